@@ -42,7 +42,8 @@ get containerd containerd runc || say "no containerd: its tests are skipped"
 command -v promtool >/dev/null || get prometheus prometheus ||
     say "no promtool: the check of the metrics' format is skipped"
 
-# OpenTelemetry's Python SDK, and the packages for a receiver of OTLP (tests/sdk).
+# OpenTelemetry's Python SDK, the packages for a receiver of OTLP (tests/sdk), and a validator of JSON
+# Schema (tests/cli).
 sdk=$root/sdk
 if ! [ -x "$sdk/bin/python" ]; then
     rm -rf "$sdk.new"
@@ -52,7 +53,7 @@ if ! [ -x "$sdk/bin/python" ]; then
     fi
     if python3 -m venv "$sdk.new" >/dev/null 2>&1 &&
         "$sdk.new/bin/pip" install -q --disable-pip-version-check grpcio opentelemetry-sdk \
-            opentelemetry-exporter-otlp >/dev/null 2>&1; then
+            opentelemetry-exporter-otlp jsonschema >/dev/null 2>&1; then
         mv "$sdk.new" "$sdk"
     else
         rm -rf "$sdk.new"

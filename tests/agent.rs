@@ -5,6 +5,8 @@
 mod bench;
 #[path = "agent/connections.rs"]
 mod connections;
+#[path = "agent/debug.rs"]
+mod debug;
 #[path = "agent/deviation.rs"]
 mod deviation;
 #[path = "agent/disabled_rule.rs"]

@@ -4,13 +4,14 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::store::Durability;
 use tapio_wire::{ClientAccess, Dialer, TlsClientConfig};
 
 /// How batches are compressed on their way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
     /// Not at all.
@@ -21,12 +22,13 @@ pub enum Compression {
 }
 
 /// Delivery of events and stories to the server.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BridgeConfig {
     /// Address of the server: `host:port` or `http://host:port`, `https://host:port` with TLS, or
     /// `unix:/path`. Empty: none, the answers of exporters count; in a configuration without
     /// sinks, port 7600 of this host.
+    #[schemars(extend("examples" = ["127.0.0.1:7600", "https://tapio.example:7600"]))]
     pub endpoint: String,
     /// Further servers, in the order in which they are tried when the one before fails. A
     /// connection that works is kept.
@@ -38,11 +40,15 @@ pub struct BridgeConfig {
     /// How batches are compressed on their way.
     pub compression: Compression,
     /// A batch closes when it has this many bytes …
+    #[serde(with = "tapio_core::sizes")]
+    #[schemars(with = "tapio_core::sizes::SizeText")]
     pub batch_bytes: usize,
     /// … or this many events …
+    #[schemars(range(min = 1))]
     pub batch_events: u32,
     /// … or, while few batches are in flight, when its oldest event has waited this long …
     #[serde(with = "tapio_core::durations")]
+    #[schemars(with = "tapio_core::durations::DurationText")]
     pub linger: Duration,
     /// … and after this time in any case. Configured as `dataflow.flush_interval`, the key of the
     /// specification.
@@ -51,31 +57,42 @@ pub struct BridgeConfig {
     /// Bytes of unacknowledged batches in memory. Beyond, they are on disk only; without a spool
     /// the bridge then reads nothing more from the rings, and collectors wait or drop events by
     /// their policies.
+    #[serde(with = "tapio_core::sizes")]
+    #[schemars(with = "tapio_core::sizes::SizeText")]
     pub queue_bytes: usize,
     /// Bytes of unacknowledged batches on disk (in `state_dir`). Beyond, the oldest are dropped and
     /// counted. 0: no spool.
+    #[serde(with = "tapio_core::sizes")]
+    #[schemars(with = "tapio_core::sizes::SizeText")]
     pub spool_bytes: u64,
     /// The faults that accepted events survive: `process`, a kill of the agent; `power`, a loss of
     /// power as well.
     pub durability: Durability,
     /// Bytes of batches that are sent and not acknowledged yet.
+    #[serde(with = "tapio_core::sizes")]
+    #[schemars(with = "tapio_core::sizes::SizeText")]
     pub in_flight_bytes: usize,
     /// How long a shutdown waits for acks; with a spool, only for a server that answers.
     #[serde(with = "tapio_core::durations")]
+    #[schemars(with = "tapio_core::durations::DurationText")]
     pub drain_timeout: Duration,
     /// Time limit for a connection.
     #[serde(with = "tapio_core::durations")]
+    #[schemars(with = "tapio_core::durations::DurationText")]
     pub connect_timeout: Duration,
     /// Longest pause between two attempts to connect. Each pause is random, up to a bound that
     /// doubles up to this one.
     #[serde(with = "tapio_core::durations")]
+    #[schemars(with = "tapio_core::durations::DurationText")]
     pub reconnect_max: Duration,
     /// Time without traffic after which the connection is checked with a ping.
     #[serde(with = "tapio_core::durations")]
+    #[schemars(with = "tapio_core::durations::DurationText")]
     pub keepalive: Duration,
     /// Time without an acknowledgement, while batches are in flight, after which the connection is
     /// given up.
     #[serde(with = "tapio_core::durations")]
+    #[schemars(with = "tapio_core::durations::DurationText")]
     pub ack_timeout: Duration,
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::flight_recorder::FlightRecorder;
 use super::parts::Bridge;
 use super::stats::BridgeStats;
 use super::worker::Worker;
@@ -19,6 +20,7 @@ pub(crate) const THREAD: &str = "bridge";
 /// The running bridge.
 pub struct BridgeHandle {
     stats: Arc<BridgeStats>,
+    recorder: Arc<FlightRecorder>,
     bell: Arc<Bell>,
     thread: Option<JoinHandle<()>>,
 }
@@ -34,16 +36,17 @@ impl Bridge {
             .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, format!("bridge.{e}")))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let stats = Arc::new(BridgeStats::default());
+        let recorder = Arc::new(FlightRecorder::default());
         let (bell, placement) = (Arc::clone(&self.bell), self.placement.clone());
         let worker = {
             let _inside = runtime.enter();
-            Worker::new(self, Arc::clone(&stats))?
+            Worker::new(self, Arc::clone(&stats), Arc::clone(&recorder))?
         };
         let thread = std::thread::Builder::new().name(THREAD.into()).spawn(move || {
             placement.begin(THREAD);
             runtime.block_on(worker.run());
         })?;
-        Ok(BridgeHandle { stats, bell, thread: Some(thread) })
+        Ok(BridgeHandle { stats, recorder, bell, thread: Some(thread) })
     }
 }
 
@@ -52,6 +55,12 @@ impl BridgeHandle {
     #[must_use]
     pub fn stats(&self) -> &Arc<BridgeStats> {
         &self.stats
+    }
+
+    /// The recorder of the last minutes, which is off.
+    #[must_use]
+    pub fn recorder(&self) -> &Arc<FlightRecorder> {
+        &self.recorder
     }
 
     /// Whether the thread has ended.

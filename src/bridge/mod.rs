@@ -28,6 +28,7 @@
 //! | `circuit.rs` | the circuit breaker of a server |
 //! | `trace_context.rs` | W3C trace context of a stream |
 //! | `account.rs` | the accounts of the events in batches |
+//! | `flight_recorder.rs` | [`FlightRecorder`]: the batches of the last minutes |
 //! | `stats.rs` | [`BridgeStats`] |
 
 mod account;
@@ -40,6 +41,7 @@ mod config;
 mod exports;
 mod failure_log;
 mod feed;
+mod flight_recorder;
 mod handle;
 mod lane;
 mod lanes;
@@ -60,6 +62,7 @@ mod worker;
 pub use circuit::CircuitState;
 pub use config::{BridgeConfig, Compression};
 pub use feed::{ExportCursor, LaneCursor, SpoolFeed, SpoolView};
+pub use flight_recorder::{FlightRecorder, RecorderLimits};
 pub use handle::BridgeHandle;
 pub(crate) use handle::THREAD;
 pub use lanes::{IMPORTANT, LANE_NAMES, LANES, ORDINARY};

@@ -14,6 +14,7 @@ use super::budget::Budget;
 use super::exports::Exports;
 use super::failure_log::{FailureLog, report_drop, unusable_spool};
 use super::feed::SpoolFeed;
+use super::flight_recorder::FlightRecorder;
 use super::lane::Lane;
 use super::lanes::{IMPORTANT, LANE_NAMES, LANES, ORDINARY, epoch_of};
 use super::quarantine::Quarantine;
@@ -88,6 +89,7 @@ pub struct Outbox {
     failures: FailureLog,
     /// Whether dropped events were logged: once, until the server has everything again.
     is_drop_logged: bool,
+    pub(super) recorder: Arc<FlightRecorder>,
 }
 
 impl Outbox {
@@ -140,6 +142,7 @@ impl Outbox {
             splits_left: MAX_SPLITS,
             failures: FailureLog::default(),
             is_drop_logged: false,
+            recorder: Arc::default(),
         })
     }
 
@@ -226,6 +229,7 @@ impl Outbox {
     /// rings. `now_ns`: the time, nanoseconds since the Unix epoch.
     pub fn push(&mut self, lane: usize, batch: EncodedBatch, now_ns: u64) {
         self.account.receive(&batch.accounts);
+        self.recorder.record(&batch.message(), batch.events);
         self.lanes[lane].push(batch);
         self.append(now_ns);
     }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use super::batch::compress;
 use super::batcher::{Batcher, Drained, ReadAgain};
 use super::config::BridgeConfig;
+use super::flight_recorder::FlightRecorder;
 use super::lanes::{IMPORTANT, LANES, ORDINARY, epoch_of};
 use super::link::{Link, LinkEvent};
 use super::outbox::{Outbox, OutboxConfig, SpoolSync};
@@ -83,7 +84,11 @@ struct Wait {
 }
 
 impl Worker {
-    pub(super) fn new(bridge: Bridge, stats: Arc<BridgeStats>) -> io::Result<Self> {
+    pub(super) fn new(
+        bridge: Bridge,
+        stats: Arc<BridgeStats>,
+        recorder: Arc<FlightRecorder>,
+    ) -> io::Result<Self> {
         let Bridge { config, node, epoch, spool, .. } = bridge;
         let dialer = config.dialer()?;
         let files: Arc<dyn Files> = Arc::new(OsFiles);
@@ -96,6 +101,7 @@ impl Worker {
         };
         let recovered = spool.as_ref().map(|spool| &*spool.ledger);
         let mut outbox = Outbox::open(outbox, &files, bridge.ledger, recovered)?;
+        outbox.recorder = recorder;
         if let Some(feed) = bridge.exports {
             outbox = outbox.with_exports(feed, config.endpoint.is_empty());
         }

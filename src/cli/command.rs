@@ -6,7 +6,8 @@ use clap::{Parser, Subcommand};
 
 use super::output::{BAD_USAGE, Usage, is_broken_pipe, message};
 use super::{
-    bench, check, demo, doctor, load, notifications, quarantine, query, replay, rules, run, server,
+    bench, check, config, debug, demo, doctor, load, notifications, quarantine, query, replay,
+    rules, run, server,
 };
 
 #[derive(Parser)]
@@ -28,6 +29,10 @@ enum Verb {
     Server(server::Args),
     /// Validate a configuration file; errors have line and column
     Check(check::CheckArgs),
+    /// Print the configuration: schema, defaults, values in force, differences
+    Config(config::Args),
+    /// Debug a running agent: log level, flight recorder, a bundle for a report
+    Debug(debug::Args),
     /// Generate load at a fixed rate, without coordinated omission
     Load(load::Args),
     /// Measure tapio on this machine
@@ -75,6 +80,8 @@ pub fn main() -> ExitCode {
         Verb::Run(args) => run::run(&args),
         Verb::Server(args) => server::run(&args),
         Verb::Check(args) => check::check(&args),
+        Verb::Config(args) => config::run(&args),
+        Verb::Debug(args) => debug::run(&args),
         Verb::Load(args) => load::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Replay(args) => replay::run(&args),

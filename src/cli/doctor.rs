@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use super::output::{Outcome, Output, Style, plain, print};
 use super::run::config;
+use crate::runtime::Config;
 use tapio_collectors::ebpf::{Finding, Kind, findings};
 use tapio_core::sandbox::Ruleset;
 use tapio_wire::ListenAddress;
@@ -29,6 +30,39 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Outcome {
     let config = config(args.config.as_deref())?;
+    let (can_run, all) = examine(&config);
+    if args.output == Output::Json {
+        print(&json(can_run, &all).to_string())?;
+    } else {
+        table(&all)?;
+        let missing = all.iter().filter(|f| !f.ok).count();
+        print(&match (can_run, missing) {
+            (false, _) => "\ntapio can't run on this node: see state_dir".to_owned(),
+            (true, 0) => "\ntapio can run on this node; nothing is missing".to_owned(),
+            (true, n) => {
+                format!("\ntapio can run on this node; {n} missing, at the cost listed above")
+            }
+        })?;
+    }
+    Ok(ExitCode::from(u8::from(!can_run)))
+}
+
+/// The findings as a document.
+pub(super) fn document(config: &Config) -> Json {
+    let (can_run, all) = examine(config);
+    json(can_run, &all)
+}
+
+fn json(can_run: bool, all: &[Finding]) -> Json {
+    let rows: Vec<_> = all
+        .iter()
+        .map(|f| json!({"subject": f.subject, "ok": f.ok, "state": f.state, "cost": f.cost, "remedy": f.remedy}))
+        .collect();
+    json!({"can_run": can_run, "findings": rows})
+}
+
+/// Whether tapio can run, and what was found.
+fn examine(config: &Config) -> (bool, Vec<Finding>) {
     let state = folder("state_dir", &config.state_dir(), "tapio can't run");
     let can_run = state.ok;
     let mut all = vec![state];
@@ -50,24 +84,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         sandbox(config.sandbox.enabled),
     ]);
     all.extend(findings(&config.collectors.ebpf));
-    if args.output == Output::Json {
-        let rows: Vec<_> = all
-            .iter()
-            .map(|f| json!({"subject": f.subject, "ok": f.ok, "state": f.state, "cost": f.cost, "remedy": f.remedy}))
-            .collect();
-        print(&json!({"can_run": can_run, "findings": rows}).to_string())?;
-    } else {
-        table(&all)?;
-        let missing = all.iter().filter(|f| !f.ok).count();
-        print(&match (can_run, missing) {
-            (false, _) => "\ntapio can't run on this node: see state_dir".to_owned(),
-            (true, 0) => "\ntapio can run on this node; nothing is missing".to_owned(),
-            (true, n) => {
-                format!("\ntapio can run on this node; {n} missing, at the cost listed above")
-            }
-        })?;
-    }
-    Ok(ExitCode::from(u8::from(!can_run)))
+    (can_run, all)
 }
 
 fn table(all: &[Finding]) -> anyhow::Result<()> {

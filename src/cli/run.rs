@@ -7,16 +7,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::log::Log;
 use super::notify::ServiceManager;
 use super::output::{Outcome, Style, Usage, message};
-use super::reload::reload;
+use super::reload::{Reloading, reload_agent};
 use super::service::{READY_INTERVAL, READY_TIMEOUT, Service};
 use super::signals::Signals;
 use super::{live, log, process, story, telemetry};
 use crate::runtime::{
-    Agent, AgentProcess, Config, Sandbox, SandboxState, StartError, release_start_memory,
-    snapshot_json,
+    Agent, AgentProcess, Config, Sandbox, StartError, release_start_memory, snapshot_json,
 };
 use crate::telemetry::in_span;
 use tapio_collectors::{CollectorStatus, Row};
@@ -82,7 +80,8 @@ fn place_threads(config: &Config, rows: &[Row]) -> anyhow::Result<ThreadLayout> 
 
 pub(super) fn run(args: &RunArgs) -> Outcome {
     let config = config(args.config.as_deref())?;
-    let mut log = log::start(&config)?;
+    let mut in_force = config.clone();
+    let log = log::start(&config)?;
     process::prepare();
     memory::fix_thresholds();
     let mut service = Service::new(ServiceManager::from_environment());
@@ -96,7 +95,8 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
     let access = config.bridge.access();
     let mut telemetry = telemetry::start(&config, "", &log)?;
     let start = || {
-        let process = AgentProcess { sandbox, layout };
+        let log = Some(Arc::clone(&log.level));
+        let process = AgentProcess { sandbox, layout, log };
         Agent::start_in(process, config, args.standalone, rows, |rules, server| {
             stories = server
                 .map(|s| print_stories(s.grpc_endpoint().to_owned(), access, drained.clone()));
@@ -111,7 +111,12 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
     telemetry::export_metrics(telemetry.as_mut(), agent.metrics());
     let stories = stories.transpose()?;
     tracing::info!(admin = %agent.admin_addr(), "agent started: /status, /metrics, /healthz, /readyz");
-    supervise(&mut agent, args, &signals, &mut log, limits.as_deref(), &mut service);
+    let reload = |agent: &mut Agent| {
+        let (new, limits) = (self::config(args.config.as_deref()), limits.as_deref());
+        let reloading = Reloading { new, in_force: &mut in_force, log: &log, limits };
+        reload_agent(reloading, agent);
+    };
+    supervise(&mut agent, args, &signals, reload, &mut service);
     tracing::info!("draining");
     service.manager.stopping();
     agent.drain();
@@ -143,8 +148,7 @@ fn supervise(
     agent: &mut Agent,
     args: &RunArgs,
     signals: &Signals,
-    log: &mut Log,
-    limits: Option<&SandboxState>,
+    mut reload: impl FnMut(&mut Agent),
     service: &mut Service,
 ) {
     let interval = if args.until_finished { SOURCES_INTERVAL } else { POLL_INTERVAL };
@@ -165,7 +169,7 @@ fn supervise(
         signals.wait(interval.min(POLL_INTERVAL.saturating_sub(polled.elapsed())));
         if signals.take_reload() {
             service.manager.reloading();
-            reload_agent(agent, args.config.as_deref(), log, limits);
+            reload(agent);
             service.manager.ready();
         } else if polled.elapsed() >= POLL_INTERVAL {
             polled = clock::instant();
@@ -206,24 +210,6 @@ fn first_report_text(total: &CollectorAccount) -> String {
         }
     };
     format!("tapio: received {} events in {} s, {stored}", total.received, FIRST_REPORT.as_secs())
-}
-
-/// Reloads the sections `dataflow` and `log` of the configuration, that of an embedded server, and
-/// the rules (SIGHUP).
-fn reload_agent(
-    agent: &mut Agent,
-    path: Option<&Path>,
-    log: &mut Log,
-    limits: Option<&SandboxState>,
-) {
-    let reloaded = config(path).and_then(|config| {
-        reload(&config, agent.server_mut(), log, limits)?;
-        agent.reload_rules(Some(config.dataflow));
-        Ok(())
-    });
-    if let Err(e) = reloaded {
-        tracing::error!("configuration reload refused, keeping the one in force: {e:#}");
-    }
 }
 
 /// Prints each story when it opens and when it ends, until the agent has drained.

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 
 use super::notify::ServiceManager;
 use super::output::Outcome;
-use super::reload::reload;
+use super::reload::{Reloading, reload_server};
 use super::run::config;
 use super::service::Service;
 use super::signals::Signals;
@@ -29,8 +29,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
-    let started = config(args.config.as_deref())?;
-    let mut log = log::start(&started)?;
+    let mut started = config(args.config.as_deref())?;
+    let log = log::start(&started)?;
     process::prepare();
     let mut service = Service::new(ServiceManager::from_environment());
     let signals =
@@ -47,11 +47,9 @@ pub(super) fn run(args: &Args) -> Outcome {
             continue;
         }
         service.manager.reloading();
-        if let Err(e) = config(args.config.as_deref())
-            .and_then(|config| reload(&config, Some(&mut server), &mut log, limits))
-        {
-            tracing::error!("configuration reload refused, keeping the one in force: {e:#}");
-        }
+        let new = config(args.config.as_deref());
+        let reloading = Reloading { new, in_force: &mut started, log: &log, limits };
+        reload_server(reloading, &mut server);
         service.manager.ready();
     }
     service.manager.stopping();

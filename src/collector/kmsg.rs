@@ -30,7 +30,7 @@ const CURSOR_INTERVAL: Duration = Duration::from_millis(80);
 const BATCH_RECORDS: usize = 256;
 
 /// The section `collectors.kmsg`.
-#[derive(Clone, Debug, PartialEq, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Whether to run it.

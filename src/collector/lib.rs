@@ -29,9 +29,10 @@ pub mod systemd;
 pub mod table;
 
 pub use events::Filter;
+pub use journal::Config as JournalConfig;
 pub use runtime::{
     Collector, CollectorConfig, CollectorError, CollectorFactory, CollectorManager, CollectorSpec,
-    CollectorStatus, Confinement, Context, Ended, Health, Needs, Rights, Site, StatusNote,
-    StatusReport,
+    CollectorStatus, Confinement, Context, Ended, Health, LiveRate, Needs, Rights, Site,
+    StatusNote, StatusReport,
 };
 pub use table::{CollectorsConfig, Row};

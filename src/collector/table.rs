@@ -39,7 +39,7 @@ pub struct Row {
 const MIN_HUNG_AFTER: Duration = Duration::from_secs(1);
 
 /// Time without a heartbeat after which a collector counts as hung.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct HungAfter(#[serde(with = "tapio_core::durations")] pub Duration);
 
@@ -52,13 +52,14 @@ impl Default for HungAfter {
 macro_rules! collectors {
     ($($name:ident: $config:ty, $about:literal, opening $opening:expr, running $running:expr;)*) => {
         /// The configuration of every collector: the section `collectors`.
-        #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
+        #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
         #[serde(default, deny_unknown_fields)]
         pub struct CollectorsConfig {
             /// If set, only these collectors run.
             pub only: Option<Vec<String>>,
             /// Time without a heartbeat after which a collector counts as hung and another run
             /// replaces it.
+            #[schemars(with = "tapio_core::durations::DurationText")]
             pub hung_after: HungAfter,
             $(#[doc = $about] pub $name: $config,)*
         }

@@ -1,8 +1,10 @@
 //! Durations in configuration and rules: `250us`, `1s`, `10m`, `30d`.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Span, SpanRelativeTo};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
 /// Text is not a duration.
@@ -49,6 +51,53 @@ pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Er
 /// Those of the serializer.
 pub fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(&text(*duration))
+}
+
+/// For `#[serde(with = "crate::durations::option")]`.
+pub mod option {
+    use super::{Deserialize as _, Deserializer, Duration, Error as _, Serializer, parse, text};
+
+    /// For `#[serde(with = "crate::durations::option")]`.
+    ///
+    /// # Errors
+    /// When there is a text that isn't a duration.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+        let text = Option::<String>::deserialize(from)?;
+        text.map(|text| parse(&text).map_err(D::Error::custom)).transpose()
+    }
+
+    /// For `#[serde(with = "crate::durations::option")]`.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(from: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+        match from {
+            Some(duration) => to.serialize_some(&text(*duration)),
+            None => to.serialize_none(),
+        }
+    }
+}
+
+/// The schema of a duration. It allows more than [`parse`], never less.
+pub struct DurationText;
+
+impl JsonSchema for DurationText {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "format": "time-span",
+            "pattern": r"^\s*\+?([0-9].*[A-Za-zµμ:]|[Pp].+)",
+            "examples": ["1s", "250us", "10m", "1h 30m", "30d"],
+        })
+    }
 }
 
 #[cfg(test)]

@@ -18,10 +18,11 @@
 //! | `glob` | glob patterns with `*` and `?` |
 //! | `grams` | a first look at a text for many others |
 //! | `durations` | durations in configuration and rules |
+//! | `sizes` | sizes in the configuration |
 //! | `text_prefix` | the beginning of a text, by bytes |
 //!
 //! Dependencies point one way:
-//! `backoff, clock, closed_list, durations, glob, grams, counters, text_prefix ← event`, and
+//! `backoff, clock, closed_list, durations, glob, grams, counters, sizes, text_prefix ← event`, and
 //! `event ← identity, memory, redact`, and `event, identity ← log_line`, and
 //! `event, log_line, memory, redact, shutdown ← ring`.
 
@@ -41,4 +42,5 @@ pub mod redact;
 pub mod ring;
 pub mod sandbox;
 pub mod shutdown;
+pub mod sizes;
 pub mod text_prefix;

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use tapio_core::event::Severity;
 use tapio_wire::{OtlpClientConfig, OtlpCompression, OtlpProtocol, OtlpSelection, TlsClientConfig};
@@ -14,7 +15,7 @@ const MAX_SINKS: usize = 16;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Exports in addition to the server.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ExportConfig {
     /// Receivers of OTLP.
@@ -22,7 +23,7 @@ pub struct ExportConfig {
 }
 
 /// A signal of OTLP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ExportSignal {
     /// Log records: events, and stories as they are opened, updated and ended.
@@ -34,7 +35,7 @@ pub enum ExportSignal {
 }
 
 /// The events that a sink gets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Forward {
     /// Stories and their events.
@@ -45,7 +46,7 @@ pub enum Forward {
 }
 
 /// A receiver of OTLP. Keys that are missing are taken from `OTEL_EXPORTER_OTLP_*`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OtlpSinkConfig {
     /// Its name in `/status`, metrics and logs, by default its endpoint. A sink of the same name
@@ -65,12 +66,14 @@ pub struct OtlpSinkConfig {
     /// The signals that are sent.
     pub signals: Vec<ExportSignal>,
     /// The least severity of a log record.
-    #[serde(deserialize_with = "severity")]
+    #[serde(with = "severity")]
+    #[schemars(with = "severity::SeverityText")]
     pub min_severity: Severity,
     /// The events that are sent; by default stories and their events.
     pub forward: Option<Forward>,
     /// Time limit of a request.
-    #[serde(deserialize_with = "timeout")]
+    #[serde(with = "tapio_core::durations::option")]
+    #[schemars(with = "Option<tapio_core::durations::DurationText>")]
     pub timeout: Option<Duration>,
     /// Whether the endpoint is that of the only signal, as `OTEL_EXPORTER_OTLP_LOGS_ENDPOINT` is.
     #[serde(skip)]
@@ -95,16 +98,49 @@ impl Default for OtlpSinkConfig {
     }
 }
 
-fn severity<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Severity, D::Error> {
-    let text = String::deserialize(from)?;
-    Severity::parse(&text).ok_or_else(|| {
-        let cause = format!("{text:?} is no severity such as `info` or `error`");
-        serde::de::Error::custom(cause)
-    })
-}
+/// The names of severities.
+mod severity {
+    use std::borrow::Cow;
 
-fn timeout<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    tapio_core::durations::deserialize(from).map(Some)
+    use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+    use tapio_core::event::Severity;
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Severity, D::Error> {
+        let text = String::deserialize(from)?;
+        Severity::parse(&text).ok_or_else(|| {
+            let cause = format!("{text:?} is no severity such as `info` or `error`");
+            D::Error::custom(cause)
+        })
+    }
+
+    pub(super) fn serialize<S: Serializer>(from: &Severity, to: S) -> Result<S::Ok, S::Error> {
+        match Severity::parse(from.as_str()) {
+            Some(named) if named == *from => to.serialize_str(from.as_str()),
+            _ => to.collect_str(&from.0),
+        }
+    }
+
+    /// The schema of a severity. It allows more than [`Severity::parse`], never less.
+    pub(super) struct SeverityText;
+
+    impl JsonSchema for SeverityText {
+        fn inline_schema() -> bool {
+            true
+        }
+
+        fn schema_name() -> Cow<'static, str> {
+            "Severity".into()
+        }
+
+        fn json_schema(_: &mut SchemaGenerator) -> Schema {
+            json_schema!({
+                "type": "string",
+                "pattern": "^([A-Za-z]{3,13}|[+]?[0-9]+)$",
+                "examples": ["info", "warn", "error", "critical"],
+            })
+        }
+    }
 }
 
 impl ExportConfig {

@@ -53,6 +53,7 @@ impl Exporters {
                 OtlpProtocol::Http => "http/protobuf",
             };
             let stats = Arc::new(SinkStats::new(name, sink.endpoint(), protocol));
+            stats.set_min_severity(sink.min_severity.0);
             Prepared { config: sink.clone(), cursor: file.read(), file, stats }
         };
         let prepared: Vec<Prepared> = config.otlp.iter().map(prepare).collect();
@@ -72,6 +73,16 @@ impl Exporters {
     #[must_use]
     pub fn stats(&self) -> &[Arc<SinkStats>] {
         &self.stats
+    }
+
+    /// Takes over the least severities of sinks with the same names.
+    pub fn reload(&self, config: &ExportConfig) {
+        for sink in &config.otlp {
+            let name = sink.name();
+            for stats in self.stats.iter().filter(|stats| stats.name == name) {
+                stats.set_min_severity(sink.min_severity.0);
+            }
+        }
     }
 
     /// Starts the thread, which ends after the bridge has: at the latest `drain_timeout` later.
@@ -133,4 +144,27 @@ fn start_sink(
     let reader = Reader::new(encoder, number, done);
     let seed = clock::wall_ns() ^ u64::from(std::process::id()) ^ (number as u64) << 32;
     Ok(Sink::new((Arc::clone(feed), number), client, reader, (file, done), stats, seed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tapio_core::event::Severity;
+
+    #[test]
+    fn reload_takes_severities_of_sinks_with_the_same_name() {
+        let sink = |name: &str, severity| OtlpSinkConfig {
+            name: Some(name.into()),
+            min_severity: severity,
+            ..OtlpSinkConfig::default()
+        };
+        let config = |sinks: &[OtlpSinkConfig]| ExportConfig { otlp: sinks.to_vec() };
+        let folder = tempfile::tempdir().unwrap();
+        let old = config(&[sink("a", Severity::INFO), sink("b", Severity::WARN)]);
+        let bell = Arc::new(Bell::new(Default::default()));
+        let exporters = Exporters::prepare(&old, folder.path(), bell).unwrap();
+        exporters.reload(&config(&[sink("b", Severity::ERROR), sink("c", Severity::FATAL)]));
+        let severities: Vec<u8> = exporters.stats().iter().map(|s| s.min_severity()).collect();
+        assert_eq!(severities, [Severity::INFO.0, Severity::ERROR.0]);
+    }
 }

@@ -38,6 +38,11 @@ pub(super) struct Reader {
 }
 
 impl Reader {
+    /// Changes the least severity of a log record.
+    pub(super) fn set_min_severity(&mut self, min_severity: u8) {
+        self.encoder.set_min_severity(min_severity);
+    }
+
     pub(super) fn new(encoder: OtlpEncoder, number: usize, lanes: ExportCursor) -> Self {
         Self { encoder, number, lanes }
     }

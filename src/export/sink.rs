@@ -127,6 +127,7 @@ impl Sink {
 
     /// Begins to send as many chunks as there are, and may be in flight.
     fn fill(&mut self, view: &SpoolView) {
+        self.reader.set_min_severity(self.stats.min_severity());
         while self.in_flight.len() < MAX_IN_FLIGHT
             && let Some(chunk) = self.reader.next(view, &self.feed)
         {

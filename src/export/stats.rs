@@ -1,5 +1,6 @@
 //! The state of a sink, readable from any thread.
 
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tapio_core::counters::Reading;
@@ -35,11 +36,23 @@ pub struct SinkStats {
     pub protocol: &'static str,
     pub(super) counters: SinkCounters,
     last_error: Mutex<String>,
+    /// The least severity number of a log record.
+    min_severity: AtomicU8,
 }
 
 impl SinkStats {
     pub(super) fn new(name: String, endpoint: String, protocol: &'static str) -> Self {
         Self { name, endpoint, protocol, ..Self::default() }
+    }
+
+    /// The least severity number of a log record, from the next batch on.
+    pub(super) fn min_severity(&self) -> u8 {
+        // Relaxed, paired with the store in `set_min_severity`: nothing else depends on it.
+        self.min_severity.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_min_severity(&self, min_severity: u8) {
+        self.min_severity.store(min_severity, Ordering::Relaxed);
     }
 
     /// Why the last request failed; empty if the receiver has taken one since, or none failed.

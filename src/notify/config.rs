@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::placed::{Place, Placed};
@@ -21,7 +22,7 @@ const MAX_WINDOW: Duration = Duration::from_secs(24 * 3_600);
 const SLACK_API: &str = "https://slack.com/api";
 
 /// A receiver of notifications: one of `alertmanager`, `webhook` and `slack`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReceiverConfig {
     /// Its name in metrics and logs. A receiver of the same name goes on where the one of the last
@@ -38,6 +39,7 @@ pub struct ReceiverConfig {
     pub slack: Option<SlackConfig>,
     /// The stories to notify about, by their fields; by default all.
     #[serde(default)]
+    #[schemars(with = "Option<BTreeMap<String, serde_json::Value>>")]
     pub when: Option<StoryPredicateResult>,
     /// Whether stories are notified about that belong to the incident of another one that was.
     #[serde(default)]
@@ -50,9 +52,11 @@ pub struct ReceiverConfig {
     pub digest: DigestConfig,
     /// The least time between two updates about one story.
     #[serde(default = "update_interval", with = "tapio_core::durations")]
+    #[schemars(with = "tapio_core::durations::DurationText")]
     pub update_interval: Duration,
     /// How long a notification is sent again and again, before it is a dead letter.
     #[serde(default = "retry_for", with = "tapio_core::durations")]
+    #[schemars(with = "tapio_core::durations::DurationText")]
     pub retry_for: Duration,
     /// A link to the story for people, with `{id}` for its id and `{trace_id}` for its trace.
     #[serde(default)]
@@ -61,13 +65,14 @@ pub struct ReceiverConfig {
 
 /// Alertmanager. `tls`, `token_file`, `headers`, `timeout` and `insecure` are the same in all
 /// kinds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AlertmanagerConfig {
     /// Where it is: `http://host:9093`, without `/api/v2`.
     pub url: SecretText,
     /// The interval at which open stories are sent again.
     #[serde(default = "resend", with = "tapio_core::durations")]
+    #[schemars(with = "tapio_core::durations::DurationText")]
     pub resend: Duration,
     /// TLS of a URL that is `https://`.
     #[serde(default)]
@@ -80,6 +85,7 @@ pub struct AlertmanagerConfig {
     pub headers: BTreeMap<String, SecretText>,
     /// Time limit of a request.
     #[serde(default = "timeout", with = "tapio_core::durations")]
+    #[schemars(with = "tapio_core::durations::DurationText")]
     pub timeout: Duration,
     /// Whether a URL beyond this machine may be `http://`.
     #[serde(default)]
@@ -87,7 +93,7 @@ pub struct AlertmanagerConfig {
 }
 
 /// A receiver of signed JSON.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WebhookConfig {
     /// Where it is.
@@ -106,6 +112,7 @@ pub struct WebhookConfig {
     pub headers: BTreeMap<String, SecretText>,
     /// As in [`AlertmanagerConfig`].
     #[serde(default = "timeout", with = "tapio_core::durations")]
+    #[schemars(with = "tapio_core::durations::DurationText")]
     pub timeout: Duration,
     /// As in [`AlertmanagerConfig`].
     #[serde(default)]
@@ -113,7 +120,7 @@ pub struct WebhookConfig {
 }
 
 /// Slack: an incoming webhook by `url`, or the Web API by `token_file` and `channel`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SlackConfig {
     /// The URL of an incoming webhook, a secret; with `token_file`, where the Web API is.
@@ -133,6 +140,7 @@ pub struct SlackConfig {
     pub headers: BTreeMap<String, SecretText>,
     /// As in [`AlertmanagerConfig`].
     #[serde(default = "timeout", with = "tapio_core::durations")]
+    #[schemars(with = "tapio_core::durations::DurationText")]
     pub timeout: Duration,
     /// As in [`AlertmanagerConfig`].
     #[serde(default)]
@@ -140,13 +148,14 @@ pub struct SlackConfig {
 }
 
 /// Requests within a time; further ones wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RateLimit {
     /// Number of requests.
     pub requests: u32,
     /// The time.
     #[serde(with = "tapio_core::durations")]
+    #[schemars(with = "tapio_core::durations::DurationText")]
     pub per: Duration,
 }
 
@@ -157,13 +166,14 @@ impl Default for RateLimit {
 }
 
 /// New stories within a time, beyond which there is one notification about all of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DigestConfig {
     /// Number of new stories; 0: there is no digest.
     pub stories: u32,
     /// The time.
     #[serde(with = "tapio_core::durations")]
+    #[schemars(with = "tapio_core::durations::DurationText")]
     pub within: Duration,
 }
 

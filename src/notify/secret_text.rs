@@ -2,13 +2,14 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
 /// Stands for the text wherever it would be shown.
 const HIDDEN: &str = "<redacted>";
 
 /// A text of the configuration that may be a secret. Neither `Debug` nor serialization shows it.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct SecretText(String);
 

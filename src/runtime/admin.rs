@@ -14,11 +14,11 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::sync::Notify;
 
-use super::metrics;
+use super::sections::AdminConfig;
+use super::start_error::{StartError, system_error};
 use super::status::Status;
-use tapio_wire::{
-    Access, AccessConfig, AccessLayer, DoorListener, ListenAddress, PeerInfo, Right, TlsError, bind,
-};
+use super::{debug_pages, metrics};
+use tapio_wire::{Access, AccessLayer, DoorListener, ListenAddress, PeerInfo, Right, bind};
 
 /// The running admin server.
 pub(super) struct Admin {
@@ -29,7 +29,7 @@ pub(super) struct Admin {
 }
 
 fn routes(status: Arc<Status>) -> Router {
-    Router::new()
+    debug_pages::routes(&status)
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/status", get(async |State(s): State<Arc<Status>>| axum::Json(s.json())))
@@ -57,13 +57,14 @@ async fn suggested_rules(State(status): State<Arc<Status>>) -> impl IntoResponse
 ///
 /// # Errors
 /// With the file that can't be used.
-pub(super) fn access(
-    listen: &ListenAddress,
-    config: &AccessConfig,
-) -> Result<Arc<Access>, TlsError> {
-    let right =
-        |_: &_, path: &str| (!matches!(path, "/healthz" | "/readyz")).then_some(Right::Read);
-    Access::http("admin.listen", listen, config, right)
+pub(super) fn access(config: &AdminConfig) -> Result<Arc<Access>, StartError> {
+    let right = |method: &_, path: &str| match path {
+        "/healthz" | "/readyz" => None,
+        path if debug_pages::is_operation(method, path) => Some(Right::Operate),
+        _ => Some(Right::Read),
+    };
+    let access = Access::http("admin.listen", &config.listen, &config.access(), right);
+    access.map_err(|e| system_error("admin")(io::Error::other(e)))
 }
 
 impl Admin {

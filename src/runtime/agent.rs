@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::admin::{self, Admin};
 use super::config::Config;
+use super::debug_state::DebugState;
 use super::lock::AgentLock;
 use super::losses::LossMonitor;
 use super::metrics;
 use super::reload::RuleFiles;
 use super::rows::reads_again;
-use super::sections::DataflowConfig;
 use super::start::{
     Start, load_rules, start_collectors, start_correlator, start_delivery, start_server,
     watch_memory,
@@ -22,7 +22,7 @@ use crate::bridge::{BridgeHandle, BridgeStats};
 use crate::export::Exporters;
 use crate::server::ServerHandle;
 use crate::telemetry::{MetricSource, in_span};
-use tapio_collectors::{CollectorManager, CollectorStatus, Row};
+use tapio_collectors::{CollectorManager, CollectorStatus, JournalConfig, LiveRate, Row};
 use tapio_core::counters::Reading;
 use tapio_core::ring::{Bell, Router, Snapshot};
 use tapio_core::shutdown::Shutdown;
@@ -40,6 +40,7 @@ pub struct Agent {
     server: Option<ServerHandle>,
     admin: Admin,
     status: Arc<Status>,
+    journal_rate: Arc<LiveRate>,
     has_spool: bool,
     _lock: AgentLock,
 }
@@ -90,7 +91,7 @@ impl Agent {
         rows: Vec<Row>,
         prepare: impl FnOnce(Arc<LiveRules>, Option<&ServerHandle>) -> Arc<dyn Router>,
     ) -> Result<Self, StartError> {
-        let AgentProcess { sandbox, layout } = process.adjust(&mut config);
+        let AgentProcess { sandbox, layout, log } = process.adjust(&mut config);
         let lock = AgentLock::take(&config.state_dir())?;
         let (live, files) = load_rules(&config)?;
         let server = standalone.then(|| start_server(&mut config)).transpose()?;
@@ -108,14 +109,12 @@ impl Agent {
             .confined(sandbox.as_ref().and_then(|sandbox| sandbox.confinement.clone()));
         let router = prepare(Arc::clone(&live), server.as_ref());
         let manager = start_collectors(manager, rows, entrances, &router, &mut start)?;
-        let manager = Arc::new(Mutex::new(manager));
         let Start { node, epoch, shutdown, redactor, ledger, layout, .. } = start;
         let ledger = Arc::new(ledger);
         site.set_ledger(Arc::clone(&ledger));
-        let access = admin::access(&config.admin.listen, &config.admin.access());
-        let access = access.map_err(|e| system_error("admin")(std::io::Error::other(e)))?;
         let status = Arc::new(Status {
-            access,
+            debug: DebugState::new(&config, log, bridge.recorder())?,
+            access: admin::access(&config.admin)?,
             node,
             service: config.dataflow.service(),
             started_ns: epoch,
@@ -123,7 +122,7 @@ impl Agent {
             reloads: files.stats(),
             recovery_log,
             memory,
-            manager,
+            manager: Arc::new(Mutex::new(manager)),
             directory: Arc::clone(&site.directory),
             shards: correlator.stats.clone(),
             assessor,
@@ -149,6 +148,7 @@ impl Agent {
             server,
             admin,
             status,
+            journal_rate: Arc::clone(&site.journal_rate),
             has_spool: config.bridge.spool_bytes > 0,
             _lock: lock,
         })
@@ -211,11 +211,37 @@ impl Agent {
         self.files.poll();
         self.manager().check_health();
         self.status.poll_losses();
+        self.status.poll_history();
+        self.status.debug.poll();
     }
 
-    /// Reloads the rules, of a new configuration if there is one. Those with errors are refused.
-    pub fn reload_rules(&mut self, config: Option<DataflowConfig>) {
-        self.files.reload(config);
+    /// Reloads the rules, and takes over the values of a configuration that a reload takes. Returns
+    /// the keys of those that it couldn't; they are as in `old` then. Rules with errors are
+    /// refused.
+    pub fn reload(&mut self, old: &Config, new: &mut Config) -> Vec<&'static str> {
+        let mut refused = Vec::new();
+        if !self.files.reload(Some(new.dataflow.clone())) {
+            new.dataflow.clone_from(&old.dataflow);
+            let keys = Config::reloaded_keys().filter(|key| key.starts_with("dataflow."));
+            refused.extend(keys);
+        }
+        if new.memory_limit != old.memory_limit {
+            let memory = self.status.memory.as_ref();
+            if !memory.is_some_and(|memory| memory.reload(new.memory_limit)) {
+                new.memory_limit = old.memory_limit;
+                refused.push("memory_limit");
+            }
+        }
+        if let Some(exporters) = &self.exporters {
+            exporters.reload(&new.export);
+        }
+        let (was, journal) = (&old.collectors.journal, &new.collectors.journal);
+        let rate = |c: &JournalConfig| (c.rate_per_unit, c.burst_per_unit);
+        if rate(was) != rate(journal) {
+            self.journal_rate.set(journal.rate_per_unit, journal.burst_per_unit);
+        }
+        self.status.debug.reload(&old.debug.recorder, &new.debug.recorder);
+        refused
     }
 
     /// Whether the source of every collector is open, or can't be opened.

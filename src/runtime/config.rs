@@ -4,11 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
+use super::comments::without_long;
 use super::config_paths::paths_in;
 use super::memory::MemoryLimit;
-use super::sections::{AdminConfig, DataflowConfig, LogConfig, SandboxConfig};
+use super::sections::{AdminConfig, DataflowConfig, DebugConfig, LogConfig, SandboxConfig};
 use super::variables::Variables;
 use crate::bridge::BridgeConfig;
 use crate::export::{ExportConfig, complete_from_env};
@@ -39,7 +41,7 @@ pub struct ConfigError {
 }
 
 /// The configuration of the agent and the server.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// The node's name; by default the host's name.
@@ -68,11 +70,16 @@ pub struct Config {
     pub admin: AdminConfig,
     /// The agent's log.
     pub log: LogConfig,
+    /// The debugging of a running agent.
+    pub debug: DebugConfig,
     /// The limits of the process's rights.
     pub sandbox: SandboxConfig,
     /// The existing files and folders that the file names.
     #[serde(skip)]
     pub paths: Vec<PathBuf>,
+    /// The values of files and secret variables that the file names.
+    #[serde(skip)]
+    pub secrets: Vec<String>,
     /// The secrets that are removed from events, `/status` and the log.
     pub redact: RedactConfig,
 }
@@ -108,6 +115,7 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let error =
             |line, column, cause| ConfigError { file: file.to_owned(), line, column, cause };
+        let text = &*without_long(text);
         let folder = Path::new(file).parent().unwrap_or(Path::new("")).to_owned();
         let expanded = Variables { env: &env, folder }.expand(text);
         let expanded = expanded.map_err(|(line, column, cause)| error(line, column, cause))?;
@@ -133,6 +141,7 @@ impl Config {
             let column = expanded.column(place.line, place.column);
             error(place.line, column, expanded.hide(format!("server.notify: {cause}")))
         })?;
+        config.secrets = expanded.secrets(&config.redactor());
         config.check().map_err(|(key, cause)| {
             let (line, column) = find_key(text, &key);
             error(line, column, expanded.hide(format!("{key}: {cause}")))
@@ -159,6 +168,7 @@ impl Config {
         self.thread_layout(&self.collectors.rows())?;
         let admin = self.admin.access();
         admin.check(&[("listen", &self.admin.listen)]).map_err(|e| split("admin", e))?;
+        self.debug.recorder.check().map_err(|e| split("debug", e))?;
         let bad = |key: &str, cause: &str| Err((format!("dataflow.{key}"), cause.to_owned()));
         if self.dataflow.shards > 64 {
             return bad("shards", "must be at most 64");
@@ -268,6 +278,14 @@ impl Config {
             0 => (std::thread::available_parallelism().map_or(1, usize::from) / 2).clamp(1, 64),
             n => n,
         }
+    }
+}
+
+impl Config {
+    /// Line and column of a dotted key in a file's text, or of the section that would have it.
+    #[must_use]
+    pub fn position(text: &str, key: &str) -> Option<(u64, u64)> {
+        Some(find_key(text, key)).filter(|(line, _)| *line > 0)
     }
 }
 

@@ -6,6 +6,7 @@
 //! | `start.rs` | how each component is started |
 //! | `config.rs` | [`Config`]: the YAML file |
 //! | `sections.rs` | sections of it |
+//! | `comments.rs` | long comments in it |
 //! | `config_paths.rs` | the files and folders that the YAML file names |
 //! | `sandbox.rs` | [`Sandbox`]: the rights of the process |
 //! | `variables.rs` | environment variables in the YAML file |
@@ -14,28 +15,41 @@
 //! | `status.rs` | [`Status`]: `/status` and `/readyz` |
 //! | `metrics/` | `/metrics` |
 //! | `admin.rs` | the HTTP server of these pages |
+//! | `debug_pages.rs` | its pages below `/debug` |
+//! | `debug_state.rs` | [`DebugState`]: the parts of the agent that they show and change |
+//! | `operator.rs` | the secret with which a user of this node changes a running agent |
+//! | `log_level.rs` | [`LogLevel`]: the level of the log, which can change for a time |
+//! | `history.rs` | the status of the last hour |
 //! | `memory/` | keeps the memory below [`MemoryLimit`] |
 //! | `losses.rs` | what is lost, for the log and `/status` |
 //! | `lock.rs` | [`AgentLock`]: one agent per state folder |
 //! | `service_state.rs` | what services usually do, over restarts |
 //! | `recovery_log.rs` | the recovery log: relevant events on disk, from which a restart restores |
 //! | `rows.rs` | properties of the collectors by number |
+//! | `settings/` | the schema of the configuration, its keys, the values in force, differences |
 //! | `reload.rs` | reloads the rule set when its files change |
 
 mod admin;
 mod agent;
+mod comments;
 mod config;
 mod config_paths;
+mod debug_pages;
+mod debug_state;
+mod history;
 mod lock;
+mod log_level;
 mod losses;
 mod memory;
 mod metrics;
+mod operator;
 mod recovery_log;
 mod reload;
 mod rows;
 mod sandbox;
 mod sections;
 mod service_state;
+mod settings;
 mod start;
 mod start_error;
 mod status;
@@ -44,14 +58,21 @@ mod variables;
 
 pub use agent::{Agent, Exit};
 pub use config::{Config, ConfigError};
+pub use debug_state::DebugState;
+pub use history::StatusHistory;
 pub use lock::{AgentLock, LockError};
+pub use log_level::LogLevel;
 pub use losses::LossMonitor;
 pub(crate) use memory::release_start_memory;
-pub use memory::{MemoryLimit, MemoryStats};
+pub use memory::{LimitedMemory, MemoryLimit, MemoryStats};
+pub use operator::{OPERATOR_HEADER, OperatorSecret};
 pub use recovery_log::{RecoveryLogState, RecoveryLogStats};
 pub use reload::ReloadStats;
 pub use sandbox::{Sandbox, SandboxError, SandboxState};
-pub use sections::{AdminConfig, DataflowConfig, LogConfig, LogFormat, SandboxConfig};
+pub use sections::{
+    AdminConfig, DataflowConfig, DebugConfig, LogConfig, LogFormat, RecorderConfig, SandboxConfig,
+};
+pub use settings::{Change, Key, yaml_text};
 pub use start_error::StartError;
 pub use status::{Status, snapshot_json};
 pub use threads::AgentProcess;

@@ -70,7 +70,8 @@ impl RuleFiles {
     }
 
     /// Reloads the rules, from the files of a new configuration if there is one.
-    pub(super) fn reload(&mut self, config: Option<DataflowConfig>) {
+    /// Returns whether there was no error.
+    pub(super) fn reload(&mut self, config: Option<DataflowConfig>) -> bool {
         let config = config.unwrap_or_else(|| self.config.clone());
         // Computed before the files are read: a change in between causes another reload.
         self.fingerprint = fingerprint(&config.rules);
@@ -82,11 +83,13 @@ impl RuleFiles {
                 self.stats.outcomes.applied.add(1);
                 self.stats.set_last_error("");
                 tracing::info!(rules = number, "rules reloaded");
+                true
             }
             Err(errors) => {
                 self.stats.outcomes.refused.add(1);
                 tracing::error!("rule reload refused; keeping the rules in force:\n{errors}");
                 self.stats.set_last_error(&errors);
+                false
             }
         }
     }

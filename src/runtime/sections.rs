@@ -2,19 +2,26 @@
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
+use crate::bridge::RecorderLimits;
 use tapio_dataflow::LaneOptions;
 use tapio_wire::{AccessConfig, ListenAddress, TlsServerConfig};
 
+/// The least and the most time for which the flight recorder keeps events.
+const MIN_KEEP: std::time::Duration = std::time::Duration::from_secs(1);
+const MAX_KEEP: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+
 /// The correlator.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataflowConfig {
     /// Whether events are correlated; if not, they pass with the trace they arrived with.
     pub enable_semantic_grouping: bool,
     /// Longest time for which a story may be open, whatever its rule allows.
     #[serde(with = "tapio_core::durations")]
+    #[schemars(with = "tapio_core::durations::DurationText")]
     pub group_retention_period: std::time::Duration,
     /// `service.name` of the agent's output.
     pub service_name: String,
@@ -23,23 +30,31 @@ pub struct DataflowConfig {
     /// `deployment.environment.name` of the agent's output.
     pub environment: String,
     /// Capacity of each ring, in events of usual size.
+    #[schemars(range(min = 100, max = 10_000_000))]
     pub buffer_size: usize,
     /// Longest time for which an event waits for its batch to fill.
     #[serde(with = "tapio_core::durations")]
+    #[schemars(with = "tapio_core::durations::DurationText")]
     pub flush_interval: std::time::Duration,
     /// Number of shards; 0: one for every two cores.
+    #[schemars(range(max = 64))]
     pub shards: usize,
     /// Rule files and folders, in addition to the built-in rules.
     pub rules: Vec<PathBuf>,
     /// Whether the built-in rules are in force.
     pub builtin_rules: bool,
     /// Join keys with a partial match or an open window, per shard.
+    #[schemars(range(min = 1))]
     pub max_keys: usize,
     /// Open stories, per shard.
+    #[schemars(range(min = 1))]
     pub max_stories: usize,
     /// How strong a deviation of a service opens a story: an n-th of the usual one; 0: none does.
+    #[schemars(range(min = 0.0, max = 100.0))]
     pub service_sensitivity: f64,
     /// Size of the recovery log on disk, from which a restart restores open stories; 0 disables it.
+    #[serde(with = "tapio_core::sizes")]
+    #[schemars(with = "tapio_core::sizes::SizeText")]
     pub recovery_log_bytes: u64,
 }
 
@@ -74,17 +89,20 @@ impl Default for DataflowConfig {
 }
 
 /// The admin pages: `/metrics`, `/healthz`, `/readyz`, `/status`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminConfig {
     /// The address they are served on.
     pub listen: ListenAddress,
     /// TLS.
     pub tls: Option<TlsServerConfig>,
-    /// The file of tokens: lines `read NAME TOKEN`.
+    /// The file of tokens: lines `read NAME TOKEN` and `operate NAME TOKEN`.
     pub token_file: Option<PathBuf>,
     /// Names of client certificates that may read.
     pub readers: Vec<String>,
+    /// Names of client certificates that may read, change the log level and use the flight
+    /// recorder.
+    pub operators: Vec<String>,
     /// Names that requests may be for, besides localhost and addresses.
     pub hosts: Vec<String>,
     /// Users that may connect to a unix socket, besides root and the own one.
@@ -101,10 +119,10 @@ impl AdminConfig {
             tls: self.tls.clone(),
             token_file: self.token_file.clone(),
             readers: self.readers.clone(),
+            operators: self.operators.clone(),
             hosts: self.hosts.clone(),
             allow_uids: self.allow_uids.clone(),
             insecure: self.insecure,
-            ..AccessConfig::default()
         }
     }
 }
@@ -116,6 +134,7 @@ impl Default for AdminConfig {
             tls: None,
             token_file: None,
             readers: Vec::new(),
+            operators: Vec::new(),
             hosts: Vec::new(),
             allow_uids: Vec::new(),
             insecure: false,
@@ -124,7 +143,7 @@ impl Default for AdminConfig {
 }
 
 /// The format of the log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// A line of text per entry.
@@ -135,12 +154,13 @@ pub enum LogFormat {
 }
 
 /// The agent's log, on standard error.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
     /// Text or JSON.
     pub format: LogFormat,
     /// `error`, `warn`, `info`, `debug` or `trace`; or a filter such as `info,tapio::bridge=debug`.
+    #[schemars(extend("examples" = ["info", "debug", "info,tapio::bridge=debug"]))]
     pub level: String,
 }
 
@@ -150,8 +170,60 @@ impl Default for LogConfig {
     }
 }
 
+/// The section `debug`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DebugConfig {
+    /// The flight recorder: events of the last minutes in memory, for `tapio debug dump`.
+    pub recorder: RecorderConfig,
+}
+
+/// The flight recorder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RecorderConfig {
+    /// Whether it runs from the start on; `tapio debug record` switches it on for a time.
+    pub enabled: bool,
+    /// The time for which events are kept.
+    #[serde(with = "tapio_core::durations")]
+    #[schemars(with = "tapio_core::durations::DurationText")]
+    pub keep: std::time::Duration,
+    /// The most memory for them, compressed. The oldest leave first.
+    #[serde(with = "tapio_core::sizes")]
+    #[schemars(with = "tapio_core::sizes::SizeText")]
+    pub bytes: usize,
+}
+
+impl RecorderConfig {
+    /// The limits of what is kept.
+    #[must_use]
+    pub fn limits(&self) -> RecorderLimits {
+        RecorderLimits { keep: self.keep, bytes: self.bytes }
+    }
+
+    /// Validates the values.
+    ///
+    /// # Errors
+    /// The key of an invalid value, and why it is invalid.
+    pub fn check(&self) -> Result<(), String> {
+        if !(MIN_KEEP..=MAX_KEEP).contains(&self.keep) {
+            return Err("recorder.keep: must be from 1s to 24h".into());
+        }
+        if !(1 << 20..=1 << 32).contains(&(self.bytes as u64)) {
+            return Err("recorder.bytes: must be from 1 MiB to 4 GiB".into());
+        }
+        Ok(())
+    }
+}
+
+impl Default for RecorderConfig {
+    fn default() -> Self {
+        Self { enabled: false, keep: std::time::Duration::from_secs(600), bytes: 64 << 20 }
+    }
+}
+
 /// The section `sandbox`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SandboxConfig {
     /// Whether the process limits its rights.

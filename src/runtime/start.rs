@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::config::Config;
-use super::memory::{MemoryStats, MemoryWatch};
+use super::memory::{LimitedMemory, MemoryWatch};
 use super::recovery_log::{RecoveryLog, RecoveryLogState};
 use super::reload::{self, RuleFiles};
 use super::rows::{accounts, given_times, origin};
@@ -88,7 +88,7 @@ pub(super) fn load_rules(config: &Config) -> Result<(Arc<LiveRules>, RuleFiles),
 pub(super) fn watch_memory(
     config: &Config,
     start: &Start,
-) -> Result<Option<Arc<MemoryStats>>, StartError> {
+) -> Result<Option<LimitedMemory>, StartError> {
     let keys = config.shards() * config.dataflow.max_keys;
     let (memory, shutdown) = (start.memory.clone(), start.shutdown.clone());
     MemoryWatch::start(config.memory_limit, keys, memory, shutdown)

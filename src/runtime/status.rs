@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value as Json, json};
 
+use super::debug_state::DebugState;
 use super::losses::LossMonitor;
-use super::memory::MemoryStats;
+use super::memory::LimitedMemory;
 use super::recovery_log::RecoveryLogState;
 use super::reload::ReloadStats;
 use super::sandbox::SandboxState;
@@ -43,7 +44,7 @@ pub struct Status {
     /// The recovery log's state; `None` where it is disabled.
     pub recovery_log: Option<RecoveryLogState>,
     /// The memory; `None` where it has no limit.
-    pub memory: Option<Arc<MemoryStats>>,
+    pub memory: Option<LimitedMemory>,
     /// The collectors.
     pub manager: Arc<Mutex<CollectorManager>>,
     /// The entity directory.
@@ -70,6 +71,8 @@ pub struct Status {
     pub redactor: Arc<Redactor>,
     /// Access to the admin pages.
     pub access: Arc<Access>,
+    /// The pages below `/debug`.
+    pub debug: DebugState,
     /// Requested once the agent drains.
     pub shutdown: Shutdown,
 }
@@ -171,7 +174,7 @@ impl Status {
             "rule_failures": self.rules.failures().iter().map(failures_json).collect::<Json>(),
             "reloads": self.reloads(),
             "recovery_log": self.recovery_log(),
-            "memory": self.memory.as_ref().map(|memory| counters_json(memory.readings())),
+            "memory": self.memory.as_ref().map(|memory| counters_json(memory.stats.readings())),
             "sandbox": self.sandbox(),
             "threads": layout_json(&self.layout),
             "collectors": collectors,
@@ -235,6 +238,25 @@ impl Status {
     /// Reads the counts of losses. To be called about once a second.
     pub(super) fn poll_losses(&self) {
         self.losses.poll(self.loss_counts(), clock::instant());
+    }
+
+    /// Adds a line to the history, if one is due. To be called about once a second.
+    pub(super) fn poll_history(&self) {
+        self.debug.history.poll(clock::instant(), || {
+            let obstacles = self.ready().err().unwrap_or_default();
+            let losses = self.losses.current(clock::instant());
+            let mut line = json!({
+                "time": rfc3339(clock::wall_ns()),
+                "state": self.state(&obstacles, &losses),
+                "unready": obstacles,
+                "degraded": losses,
+                "total": account_json(&self.ledger.snapshot().total),
+                "connected": self.bridge.is_connected(),
+                "memory": self.memory.as_ref().map(|memory| memory.stats.used_bytes()),
+            });
+            self.redactor.redact_json(&mut line);
+            line.to_string()
+        });
     }
 
     /// Events that were dropped, by collector, stage and reason, and those that arrived late or

@@ -1,8 +1,11 @@
 //! The CPUs of the agent's threads: the layout of a configuration, and its part of `/status`.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value as Json, json};
 
 use super::config::Config;
+use super::log_level::LogLevel;
 use super::sandbox::Sandbox;
 use crate::{bridge, export};
 use tapio_collectors::Row;
@@ -16,6 +19,8 @@ pub struct AgentProcess {
     pub sandbox: Option<Sandbox>,
     /// The CPUs of its threads.
     pub layout: ThreadLayout,
+    /// The level of its log; `None` where it can't be changed.
+    pub log: Option<Arc<LogLevel>>,
 }
 
 impl AgentProcess {

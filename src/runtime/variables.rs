@@ -12,6 +12,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle};
+use tapio_core::redact::Redactor;
 
 /// An error with its line and column, both from 1.
 pub(super) type ErrorAt = (u64, u64, String);
@@ -64,6 +65,17 @@ impl Expanded {
             moved += edit.after as i64 - edit.before as i64;
         }
         column.saturating_add_signed(-moved)
+    }
+
+    /// The values of files, and of variables whose names are those of secrets.
+    pub(super) fn secrets(&self, redactor: &Redactor) -> Vec<String> {
+        let is_secret = |name: &str| name.starts_with("file:") || !redactor.is_ordinary(name);
+        let values =
+            self.values.iter().filter(|(name, value)| !value.is_empty() && is_secret(name));
+        let mut secrets: Vec<String> = values.map(|(_, value)| value.clone()).collect();
+        // The longest first: another may be a part of it.
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        secrets
     }
 
     /// A cause without the values of variables.

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::notify::{Placed, ReceiverConfig, check_receivers};
@@ -17,7 +18,7 @@ const MAX_SYNC_INTERVAL: Duration = Duration::from_secs(1);
 const MIN_RETENTION_AGE: Duration = Duration::from_secs(1);
 
 /// Configuration of the server.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerConfig {
     /// Address for agents and gRPC queries.
@@ -42,11 +43,16 @@ pub struct ServerConfig {
     /// Folder of the storage; created if missing.
     pub data_dir: PathBuf,
     /// Size of a segment.
+    #[serde(with = "tapio_core::sizes")]
+    #[schemars(with = "tapio_core::sizes::SizeText")]
     pub segment_bytes: u64,
     /// About the size of all segments; beyond it, the oldest is retired.
+    #[serde(with = "tapio_core::sizes")]
+    #[schemars(with = "tapio_core::sizes::SizeText")]
     pub retention_bytes: u64,
     /// Segments whose batches were all received longer ago are retired; 0 for no limit.
     #[serde(with = "tapio_core::durations")]
+    #[schemars(with = "tapio_core::durations::DurationText")]
     pub retention_age: Duration,
     /// The faults that an acknowledged batch survives: `power`, a loss of power; `process`, a kill
     /// of the server.
@@ -54,8 +60,10 @@ pub struct ServerConfig {
     /// The least time between two syncs of the disk, which acknowledgements wait for with
     /// `durability: power`.
     #[serde(with = "tapio_core::durations")]
+    #[schemars(with = "tapio_core::durations::DurationText")]
     pub sync_interval: Duration,
     /// Stories whose last revision can be listed; beyond, the least recently updated is evicted.
+    #[schemars(range(min = 1))]
     pub stories_kept: usize,
     /// Receivers of notifications about stories.
     pub notify: Vec<Placed<ReceiverConfig>>,

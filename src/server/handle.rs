@@ -11,14 +11,13 @@ use axum::http::Method;
 use super::config::ServerConfig;
 use super::health::{Health, ServerHealth};
 use super::ingest::Ingest;
-use super::reload::ConfigChanges;
 use super::scrub::ScrubThread;
 use super::shared::Shared;
 use super::status::ServerStatus;
 use super::story_log::SharedLog;
 use super::sync::SyncThread;
 use super::{health, http, operate_rpc, query, query_line};
-use crate::notify::{Notifier, StoryLog};
+use crate::notify::{Notifier, Placed, ReceiverConfig, StoryLog};
 use crate::store::{Files, OsFiles};
 use crate::telemetry::MetricSource;
 use tapio_wire::{
@@ -40,11 +39,11 @@ pub struct ServerHandle {
     pub http_addr: SocketAddr,
     /// The address for agents and gRPC queries, as clients' configuration has it.
     grpc_endpoint: String,
-    /// The configuration in force.
-    config: ServerConfig,
     shared: Arc<Shared>,
     /// Notifies about stories.
     notifier: Notifier,
+    /// Its receivers.
+    notify: Vec<Placed<ReceiverConfig>>,
     thread: Option<JoinHandle<()>>,
     scrub: Option<ScrubThread>,
     /// Dropped last: it seals the log.
@@ -109,9 +108,9 @@ impl Server {
             grpc_addr,
             http_addr,
             grpc_endpoint,
-            config,
             shared,
             notifier,
+            notify: config.notify,
             thread: Some(thread),
             scrub: Some(scrub),
             sync: Some(sync),
@@ -210,28 +209,28 @@ impl ServerHandle {
         MetricSource::new(move || shared.metrics())
     }
 
-    /// Changes the configuration. Some values take effect at the next start only.
+    /// Takes over retention, `sync_interval` and `stories_kept`; the rest takes effect at a start
+    /// only.
     ///
     /// # Errors
     /// With the configuration key: an invalid value. The configuration in force stays.
-    pub fn reload(&mut self, config: ServerConfig) -> io::Result<ConfigChanges> {
+    pub fn reload(&mut self, config: ServerConfig) -> io::Result<()> {
         check(&config)?;
-        let before = self.config.notify.clone();
-        let changes = ConfigChanges::apply(&mut self.config, config);
-        self.shared.set_limits(&self.config);
-        if before != self.config.notify {
-            // Each receiver goes on where it ended.
-            self.notifier.stop();
-            match notifier(&self.config, &self.shared) {
-                Ok(started) => self.notifier = started,
-                Err(error) => {
-                    self.config.notify = before;
-                    self.notifier = notifier(&self.config, &self.shared)?;
-                    return Err(error);
-                }
+        self.shared.set_limits(&config);
+        if config.notify == self.notify {
+            return Ok(());
+        }
+        // Each receiver goes on where it ended.
+        self.notifier.stop();
+        match notifier(&config, &self.shared) {
+            Ok(started) => (self.notifier, self.notify) = (started, config.notify),
+            Err(error) => {
+                let before = ServerConfig { notify: self.notify.clone(), ..config };
+                self.notifier = notifier(&before, &self.shared)?;
+                return Err(error);
             }
         }
-        Ok(changes)
+        Ok(())
     }
 
     /// Whether the thread has ended.

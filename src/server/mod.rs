@@ -20,7 +20,6 @@
 //! | `api/` | JSON over HTTP |
 //! | `annotations/` | what operators note about stories |
 //! | `metrics.rs` | `/metrics` |
-//! | `reload.rs` | [`ConfigChanges`]: changes the configuration while the server runs |
 //! | `status.rs` | [`ServerStatus`]: the counters |
 //! | `senders.rs` | the sender processes that have a stream open |
 //! | `shared.rs` | state that ingest and queries share |
@@ -38,7 +37,6 @@ mod operate;
 mod operate_rpc;
 mod query;
 mod query_line;
-mod reload;
 mod scrub;
 mod senders;
 mod shared;
@@ -52,7 +50,6 @@ pub use config::ServerConfig;
 pub use handle::{Server, ServerHandle};
 pub use health::ServerHealth;
 pub use ingest::{Ingest, IngestStream};
-pub use reload::ConfigChanges;
 pub use status::{AccessStats, LatencyStats, ServerCounts, ServerStatus};
 pub use storage::{
     Budget, Cursor, EventSelection, Filter, InvalidParameter, List, MatchingBatch, Page,

@@ -21,7 +21,9 @@ pub struct SegmentLogConfig {
 }
 
 /// The faults that appended frames survive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
     /// A kill of the process: the kernel has the bytes.

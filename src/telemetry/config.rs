@@ -2,24 +2,22 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::export::{OtlpSinkConfig, complete_from_env};
 
 /// tapio's own telemetry.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TelemetryConfig {
     /// The receiver, with the keys of a sink of `export.otlp`; without it nothing is exported.
     pub otlp: Option<OtlpSinkConfig>,
     /// Interval between exports of the metrics, by default a minute or
     /// `OTEL_METRIC_EXPORT_INTERVAL`.
-    #[serde(deserialize_with = "interval")]
+    #[serde(with = "tapio_core::durations::option")]
+    #[schemars(with = "Option<tapio_core::durations::DurationText>")]
     pub metrics_interval: Option<Duration>,
-}
-
-fn interval<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    tapio_core::durations::deserialize(from).map(Some)
 }
 
 impl TelemetryConfig {

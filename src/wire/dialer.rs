@@ -25,8 +25,8 @@ use super::tls::{
 };
 
 /// The prefixes of an endpoint with TLS, and of one of a unix socket.
-const TLS: &str = "https://";
-const UNIX: &str = "unix:";
+pub(crate) const TLS: &str = "https://";
+pub(crate) const UNIX: &str = "unix:";
 
 /// How a client authenticates the server, and itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -145,6 +145,11 @@ impl Dialer {
         Ok(Self { tls, token: token.transpose()? })
     }
 
+    /// The header with the token, as the file has it now.
+    pub(crate) fn token(&self) -> Option<HeaderValue> {
+        self.token.as_ref().map(|token| HeaderValue::clone(&token.look()))
+    }
+
     /// Connects to an endpoint. `settings`: those of the connection.
     ///
     /// # Errors
@@ -215,6 +220,11 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
+    /// Opens connections to a unix socket, or over TCP.
+    pub(crate) fn new(tls: Option<ClientTls>, path: Option<PathBuf>) -> Self {
+        Self { tls, path }
+    }
+
     /// Opens connections over TCP, with TLS to addresses that are `https://`.
     pub(crate) fn tcp(tls: Option<ClientTls>) -> Self {
         Self { tls, path: None }

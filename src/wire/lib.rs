@@ -20,6 +20,7 @@
 //! | `access/` | [`Access`]: who may use a listener, and for what |
 //! | `door/` | [`DoorLayer`]: bounds on what the clients of a listener send |
 //! | `dialer.rs` | [`Dialer`]: connections of gRPC clients |
+//! | `http_client.rs` | [`HttpClient`]: requests to the admin pages |
 //! | `client.rs` | [`IngestClient`]: client side of the `Ingest` service |
 //! | `secret_file.rs` | [`SecretFile`]: a secret in a file, read again when it changes |
 //! | `http_post.rs` | [`HttpPoster`]: JSON to web hooks |
@@ -46,6 +47,7 @@ mod decode;
 mod dialer;
 mod door;
 mod encode;
+mod http_client;
 mod http_post;
 mod json;
 mod log_block;
@@ -81,6 +83,7 @@ pub use door::{BoundedBody, DoorLayer, DoorListener, DoorStream};
 pub use encode::{
     Appended, BatchEncoder, EncodedBatch, GRPC_PREFIX_BYTES, grpc_framed, grpc_framed_zstd,
 };
+pub use http_client::HttpClient;
 pub use http_post::{HttpPostConfig, HttpPoster, PostFailure};
 pub use json::{annotated_json, annotations_json, batch_json, decoded_json, silence_json};
 pub use log_block::{expanded, log_id, log_ids};

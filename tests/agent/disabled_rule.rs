@@ -70,7 +70,9 @@ fn failing_rule_is_disabled_and_every_event_is_forwarded() {
     assert!(sum(&status, "rule_matches") >= EVENTS as u64, "the other rule goes on: {status:#}");
     let metrics = fixture.page("/metrics").unwrap().1;
     assert!(metrics.contains("\ntapio_rules_disabled 1\n"), "{metrics}");
-    agent.reload_rules(None);
+    let config = fixture.file("unused", "").replace("unused", "tapio.yaml");
+    let config = Config::read(Path::new(&config)).unwrap();
+    assert!(agent.reload(&config, &mut config.clone()).is_empty());
     let status = fixture.wait(|s| s["reloads"]["applied"] == json!(1));
     assert_eq!(status["rule_failures"], json!([]));
     assert!(agent.finish().account.holds());

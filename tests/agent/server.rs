@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::support::agent::{TestAgent, start, terminate};
 use super::support::eventually::eventually_ok;
-use super::support::net::get;
+use super::support::net::{get, get_json};
 
 struct Server {
     fixture: TestAgent,
@@ -66,9 +66,9 @@ fn sighup_reloads_the_server() {
     );
     let line = server.wait_for_line("configuration reloaded");
     for change in [
-        "server.retention_bytes: 1073741824 → 67108864",
-        "server.retention_age: 0ns → 2592000s",
-        "log.level: info → info,tapio=debug",
+        "server.retention_bytes: 1GiB → 64MiB",
+        "server.retention_age: 0s → 720h",
+        "log.level: info → \"info,tapio=debug\"",
     ] {
         assert!(line.contains(change), "{line}");
     }
@@ -94,12 +94,57 @@ fn sighup_reloads_the_server_in_an_agent() {
     let mut server = Server::start(&["run", "--standalone"], "");
     server.reload("  stories_kept: 77\nlog: { level: \"info,tapio=debug\" }\n");
     let line = server.wait_for_line("configuration reloaded");
-    for change in ["server.stories_kept: 10000 → 77", "log.level: info → info,tapio=debug"] {
+    for change in ["server.stories_kept: 10000 → 77", "log.level: info → \"info,tapio=debug\""]
+    {
         assert!(line.contains(change), "{line}");
     }
     server.reload("  retention_bytes: 5\n");
     let line = server.wait_for_line("reload refused");
     assert!(line.contains("server.yaml:7:3: server.retention_bytes: 5 is less than"), "{line}");
+    let Server { child, .. } = server;
+    assert!(terminate(child).status.success());
+}
+
+#[test]
+fn sighup_reloads_the_agent() {
+    let mut server = Server::start(&["run", "--standalone"], "memory_limit: 1GiB\n");
+    let rule = server.fixture.file("bad.yaml", "rule: [\n");
+    let recorder = "debug: { recorder: { enabled: true, keep: 1m } }\n";
+    server
+        .reload(&format!("memory_limit: 512MiB\nlog: {{ format: json }}\nnode: other\n{recorder}"));
+    let line = server.wait_for_line("configuration reloaded: ");
+    assert!(line.starts_with('{'), "the log is JSON from here on: {line}");
+    for change in [
+        "memory_limit: 1GiB → 512MiB",
+        "log.format: text → json",
+        "debug.recorder.enabled: false → true",
+        "debug.recorder.keep: 10m → 1m",
+    ] {
+        assert!(line.contains(change), "{change}: {line}");
+    }
+    let line = server.wait_for_line("take effect at the next start");
+    assert!(line.contains("changes of node take"), "{line}");
+    server.fixture.wait(|status| status["memory"]["limit_bytes"] == 512 << 20);
+    let debug = get_json(server.fixture.admin, "/debug/status").unwrap();
+    assert_eq!(
+        (&debug["recorder"]["on"], &debug["recorder"]["keep_seconds"]),
+        (&true.into(), &60.into())
+    );
+    assert_eq!(
+        server.fixture.status().unwrap()["node"].as_str().map(|n| n == "other"),
+        Some(false)
+    );
+
+    // Rules with an error: the others are taken, and the rules in force stay.
+    server.reload(&format!("memory_limit: 512MiB\ndataflow: {{ rules: [\"{rule}\"] }}\n"));
+    server.wait_for_line("rule reload refused");
+    let line = server.wait_for_line("configuration reloaded: ");
+    assert!(
+        line.contains("log.format: json → text") && !line.contains("dataflow.rules:"),
+        "{line}"
+    );
+    let debug = get_json(server.fixture.admin, "/debug/status").unwrap();
+    assert_eq!(debug["recorder"]["on"], false);
     let Server { child, .. } = server;
     assert!(terminate(child).status.success());
 }

@@ -29,6 +29,7 @@ pub(crate) const PACKAGES: &[Package] = &[
                 "grams",
                 "sandbox",
                 "shutdown",
+                "sizes",
                 "text_prefix",
             ],
             &["event"],
@@ -42,7 +43,7 @@ pub(crate) const PACKAGES: &[Package] = &[
         layers: &[
             &["buffer", "codec", "proto", "reader", "sequence_tracker", "signature", "tls"],
             &["access", "dialer", "proto_vec", "secret_file"],
-            &["door", "http_post"],
+            &["door", "http_client", "http_post"],
             &["otlp", "otlp_schema", "raw_event", "story"],
             &["otlp_raw", "raw_log_block"],
             &["decode", "otlp_json"],

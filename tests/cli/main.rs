@@ -3,6 +3,8 @@
 #![allow(clippy::disallowed_methods, reason = "a test runs the program")]
 
 mod bad_input;
+mod check;
+mod config;
 mod explain;
 mod otlp_lines;
 mod rules_check;

@@ -38,7 +38,9 @@ const MAX_WAITING: usize = 4096;
 const MAX_LOGGED: u64 = 10;
 
 /// The section `collectors.cni`.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Whether to run it.

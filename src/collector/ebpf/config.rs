@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::kinds::{ErrorSet, Kind, SignalSet};
 use super::raw::{ARGS_BYTES, ConfigWords};
@@ -11,7 +12,7 @@ use super::raw::{ARGS_BYTES, ConfigWords};
 const ON_REQUEST: [Kind; 2] = [Kind::SyscallEnter, Kind::FileCreate];
 
 /// The eBPF collector's configuration.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Whether to run the collector.
@@ -21,6 +22,8 @@ pub struct Config {
     /// Whether to emit `kernel.file.create` besides `kinds`.
     pub file_create: bool,
     /// The ring buffer's size; rounded up to a power of two of at least a page.
+    #[serde(with = "tapio_core::sizes")]
+    #[schemars(with = "tapio_core::sizes::SizeText")]
     pub ring_buffer_bytes: u32,
     /// The signals that become `kernel.process.signal`.
     pub signals: SignalSet,
@@ -31,6 +34,8 @@ pub struct Config {
     /// Events that a quiet cgroup may cause in a burst.
     pub burst_per_cgroup: u64,
     /// Bytes read of a command line, at most 512.
+    #[serde(with = "tapio_core::sizes")]
+    #[schemars(with = "tapio_core::sizes::SizeText")]
     pub args_bytes: u64,
     /// File with the users' names, in the format of `passwd(5)`. In a container, the node's.
     pub passwd_file: PathBuf,
@@ -51,7 +56,7 @@ pub struct Config {
 }
 
 /// How failed system calls are aggregated.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SyscallErrors {
     /// Length of the counting interval, in milliseconds.

@@ -1,10 +1,12 @@
 //! The kinds of event that the programs emit, names of signals, errors and system calls, and the
 //! sets of signals and errors in the configuration.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::events::signals::SIGNALS;
 use tapio_core::event::{Name, names};
@@ -14,7 +16,7 @@ include!(concat!(env!("OUT_DIR"), "/kernel_names.rs"));
 macro_rules! kinds {
     ($($(#[$doc:meta])* $variant:ident = $number:literal, $text:literal, $name:ident;)*) => {
         /// A kind of kernel event. The numbers are those of `ebpf/records.h`.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         #[repr(u8)]
         pub enum Kind {
             $($(#[$doc])* #[serde(rename = $text)] $variant = $number,)*
@@ -147,6 +149,33 @@ impl<'de> Deserialize<'de> for SignalSet {
     }
 }
 
+/// The schema of a list of names.
+fn list_of(names: impl Iterator<Item = &'static str>) -> Schema {
+    let names: Vec<&str> = names.collect();
+    json_schema!({"type": "array", "items": {"type": "string", "enum": names}})
+}
+
+impl Serialize for SignalSet {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let names = (0u32..).zip(SIGNALS).filter(|(n, _)| *n > 0 && self.0 >> n & 1 == 1);
+        to.collect_seq(names.map(|(_, name)| name))
+    }
+}
+
+impl JsonSchema for SignalSet {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "SignalSet".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        list_of(SIGNALS[1..].iter().copied())
+    }
+}
+
 /// A set of errors, written as a list of names: `[EAGAIN, ENOENT]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErrorSet(pub u128);
@@ -155,6 +184,27 @@ impl ErrorSet {
     pub(super) fn of(names: &[&str]) -> Self {
         let numbers = names.iter().filter_map(|name| number_of(ERRORS.iter().copied(), name));
         Self(numbers.fold(0, |set, n| set | 1u128 << n))
+    }
+}
+
+impl Serialize for ErrorSet {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let names = ERRORS.iter().filter(|(n, _)| *n < 128 && self.0 >> n & 1 == 1);
+        to.collect_seq(names.map(|(_, name)| name))
+    }
+}
+
+impl JsonSchema for ErrorSet {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "ErrorSet".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        list_of(ERRORS.iter().filter(|(n, _)| *n < 128).map(|(_, name)| *name))
     }
 }
 
@@ -194,9 +244,11 @@ mod tests {
     fn set_is_read_from_a_list_of_names() {
         let set: SignalSet = serde_json::from_str(r#"["SIGSEGV","SIGHUP"]"#).unwrap();
         assert_eq!(set.0, 1 << 11 | 1 << 1);
+        assert_eq!(serde_json::to_string(&set).unwrap(), r#"["SIGHUP","SIGSEGV"]"#);
         let wrong = serde_json::from_str::<SignalSet>(r#"["SEGV"]"#).unwrap_err();
         assert!(wrong.to_string().contains("\"SEGV\" is not one of"), "{wrong}");
         let set: ErrorSet = serde_json::from_str(r#"["ECONNREFUSED"]"#).unwrap();
         assert_eq!(set.0, 1 << 111);
+        assert_eq!(serde_json::to_string(&set).unwrap(), r#"["ECONNREFUSED"]"#);
     }
 }

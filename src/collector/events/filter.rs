@@ -1,18 +1,21 @@
 //! Filters names by glob patterns with `*` and `?`.
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use tapio_core::glob;
 
 /// Selects the names that match a pattern of `include` and none of `exclude`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Filter {
     /// Patterns of the selected names; an empty list selects all.
     #[serde(default)]
+    #[schemars(extend("examples" = [["*.service"], ["nginx-?.service"]]))]
     pub include: Vec<String>,
     /// Patterns of the names that aren't selected.
     #[serde(default)]
+    #[schemars(extend("examples" = [["noisy-*.service"]]))]
     pub exclude: Vec<String>,
 }
 

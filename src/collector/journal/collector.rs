@@ -1,6 +1,7 @@
 //! The collector: its configuration, and the start of a run.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::folder::Journal;
 use super::position::Position;
@@ -14,7 +15,7 @@ use crate::runtime::{
 use tapio_core::sandbox::FileRights;
 
 /// The section `collectors.journal`.
-#[derive(Clone, Debug, PartialEq, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Whether to run the collector. Without a journal it reports so once and costs nothing.
@@ -90,7 +91,8 @@ impl Collector for JournalCollector {
         // mounted.
         let journal = Journal::open(&config.directories, machine_id.trim(), after.as_ref());
         let needs_journalctl = config.journalctl || journal.errors.is_later_format;
-        let rates = RateLimiter::new(config.rate_per_unit, config.burst_per_unit);
+        let rates = RateLimiter::new(config.rate_per_unit, config.burst_per_unit)
+            .following(Arc::clone(&context.site.journal_rate));
         let mut session = Session::new(journal, cursor, &config.units, config.kernel, rates);
         if needs_journalctl {
             context.report.note("reader", "journalctl");

@@ -1,6 +1,9 @@
 //! The rate limit of each unit: a token bucket.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::runtime::LiveRate;
 
 /// Maximum number of buckets. Full buckets are evicted first: a new bucket is full too.
 const MAX_UNITS: usize = 4_096;
@@ -16,17 +19,29 @@ pub(super) struct RateLimiter {
     per_second: f64,
     burst: f64,
     buckets: HashMap<Box<str>, Bucket>,
+    /// Replaces both numbers once it is set.
+    live: Arc<LiveRate>,
 }
 
 impl RateLimiter {
     /// Admits `per_second` records of each unit on average, and `burst` at once after a pause.
     pub(super) fn new(per_second: u32, burst: u32) -> Self {
         let burst = f64::from(burst.max(1));
-        Self { per_second: f64::from(per_second), burst, buckets: HashMap::new() }
+        let (per_second, buckets) = (f64::from(per_second), HashMap::new());
+        Self { per_second, burst, buckets, live: Arc::default() }
+    }
+
+    /// Follows a limit that changes.
+    pub(super) fn following(mut self, live: Arc<LiveRate>) -> Self {
+        self.live = live;
+        self
     }
 
     /// Whether a record of this unit is within its limit. `now_ns`: CLOCK_MONOTONIC.
     pub(super) fn admits(&mut self, unit: &str, now_ns: u64) -> bool {
+        if let Some((per_second, burst)) = self.live.get() {
+            (self.per_second, self.burst) = (f64::from(per_second), f64::from(burst.max(1)));
+        }
         if self.per_second == 0.0 {
             return true;
         }
@@ -61,6 +76,22 @@ impl RateLimiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn changed_limit_is_in_force_for_the_next_record() {
+        let live = Arc::new(LiveRate::default());
+        let mut rates = RateLimiter::new(0, 1).following(Arc::clone(&live));
+        let admitted = |rates: &mut RateLimiter, now_ns| {
+            (0..100).filter(|_| rates.admits("a", now_ns)).count()
+        };
+        assert_eq!(admitted(&mut rates, 0), 100);
+        live.set(10, 5);
+        assert_eq!(admitted(&mut rates, 1), 5);
+        live.set(20, 50);
+        assert_eq!(admitted(&mut rates, 1_000_000_001), 20);
+        live.set(0, 1);
+        assert_eq!(admitted(&mut rates, 1_000_000_001), 100);
+    }
 
     #[test]
     fn burst_is_admitted_then_average_rate() {

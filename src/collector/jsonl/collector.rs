@@ -21,12 +21,15 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const CHUNK_BYTES: usize = 64 * 1024;
 
 /// The section `collectors.jsonl`. The collector is enabled if it has paths.
-#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
+#[derive(
+    Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Files and fifos; `-` is standard input. `*` and `?` match any text and any character of a
     /// name; where files are followed, new ones that match are read, too. Files are read in this
     /// order.
+    #[schemars(extend("examples" = [["/var/log/app/*.jsonl"]]))]
     pub paths: Vec<PathBuf>,
     /// Whether to continue at a file's end, as it grows, is truncated or is replaced, and at a
     /// start where the last run ended. Files that aren't followed are read completely at each

@@ -23,13 +23,14 @@ const MIN_STEP_NS: u64 = 1_000_000;
 const ZOMBIE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The section `collectors.node`.
-#[derive(Clone, Debug, PartialEq, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Whether to run it.
     pub enabled: bool,
     /// Interval at which pressure and use are sampled.
     #[serde(with = "tapio_core::durations")]
+    #[schemars(with = "tapio_core::durations::DurationText")]
     pub interval: Duration,
     /// Stall time, in percent of the interval, from which a cgroup's pressure is emitted.
     pub some_percent: f64,

@@ -37,7 +37,9 @@ const SERVERS_THREAD: &str = "otlp";
 const REPORT_DELAY: Duration = Duration::from_millis(80);
 
 /// The section `collectors.otlp`.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Whether to run it.

@@ -41,7 +41,7 @@ const MAX_STREAMS: usize = 1024;
 const MAX_UNREAD_ACKS: usize = 64;
 
 /// Configuration of collector `receiver`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReceiverConfig {
     /// Whether to run it.

@@ -5,6 +5,7 @@
 //! | `collector.rs` | [`Collector`]: the interface of a source; [`CollectorConfig`] |
 //! | `context.rs` | [`Context`]: a collector's environment for one run |
 //! | `site.rs` | [`Site`]: node, entity directory and state folder, shared by all collectors |
+//! | `live_rate.rs` | [`LiveRate`]: a rate limit that a reload changes |
 //! | `kernel_facts.rs` | [`KernelFacts`]: facts that two sources report |
 //! | `status.rs` | [`StatusReport`]: a collector's part of `/status` |
 //! | `health.rs` | [`Health`] |
@@ -26,6 +27,7 @@ pub(crate) mod cursor;
 pub(crate) mod health;
 pub(crate) mod kernel_facts;
 pub(crate) mod listener;
+mod live_rate;
 mod manager;
 mod needs;
 pub(crate) mod poll_timer;
@@ -39,6 +41,7 @@ pub(crate) use collector::{factory, tokio_runtime};
 pub use context::Context;
 pub use health::Health;
 pub use kernel_facts::KernelFacts;
+pub use live_rate::LiveRate;
 pub use manager::{CollectorManager, CollectorSpec, CollectorStatus};
 pub use needs::{Confinement, Needs, Rights};
 pub use site::Site;

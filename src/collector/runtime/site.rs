@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::Notify;
 
 use super::kernel_facts::KernelFacts;
+use super::live_rate::LiveRate;
 use tapio_core::cpu::ThreadLayout;
 use tapio_core::identity::{Directory, node_base};
 use tapio_core::redact::Redactor;
@@ -30,6 +31,8 @@ pub struct Site {
     pub redactor: Arc<Redactor>,
     /// The CPUs of the collectors' threads.
     pub layout: Arc<ThreadLayout>,
+    /// The rate limit of the journal's units, once a reload has changed it.
+    pub journal_rate: Arc<LiveRate>,
     ledger: Arc<OnceLock<Arc<Ledger>>>,
     accepted: Arc<[Arc<Accepted>; MAX_COLLECTORS]>,
 }
@@ -65,6 +68,7 @@ impl Site {
             state_dir: None,
             redactor: Redactor::builtin(),
             layout: Arc::default(),
+            journal_rate: Arc::default(),
             ledger: Arc::default(),
             accepted: Arc::new(std::array::from_fn(|_| Arc::default())),
         }

@@ -13,7 +13,7 @@ use crate::runtime::{
 const SYSTEM_BUS: &str = "/run/dbus/system_bus_socket";
 
 /// The section `collectors.systemd`.
-#[derive(Clone, Debug, PartialEq, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Whether to run the collector. Without systemd it reports so once and costs nothing.

@@ -1,14 +1,16 @@
 //! The section `threads` of the configuration.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use serde::Deserialize;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
 
-use super::cpu_set::CpuSet;
+use super::cpu_set::{CpuSet, MAX_CPUS};
 
 /// Whether busy threads are pinned to a CPU.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Pin {
     /// If there are several CPUs and the system permits it.
@@ -33,7 +35,7 @@ pub enum NumaNode {
 }
 
 /// The section `threads`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ThreadsConfig {
     /// Whether busy threads are pinned to a CPU.
@@ -42,6 +44,62 @@ pub struct ThreadsConfig {
     pub cpus: CpuSet,
     /// The NUMA node that it uses.
     pub numa_node: NumaNode,
+}
+
+impl Serialize for NumaNode {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => to.serialize_str("auto"),
+            Self::Any => to.serialize_str("any"),
+            Self::Number(number) => to.serialize_u32(*number),
+        }
+    }
+}
+
+impl JsonSchema for NumaNode {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "NumaNode".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "anyOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": "string", "pattern": r"^(auto|any|\+?[0-9]+)$"},
+            ],
+            "examples": ["auto", "any", 0],
+        })
+    }
+}
+
+impl Serialize for CpuSet {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl JsonSchema for CpuSet {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "CpuSet".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": MAX_CPUS - 1},
+                {"type": "string", "pattern": r"^[0-9,\s-]*$"},
+            ],
+            "examples": ["", "2-7,12", 3],
+        })
+    }
 }
 
 const EXPECTED: &str = "`auto`, `any`, or the number of a node";

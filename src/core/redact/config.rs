@@ -1,6 +1,7 @@
 //! The configuration section `redact`.
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::names::Normalized;
 use super::patterns::compile;
@@ -9,7 +10,7 @@ use super::patterns::compile;
 const MAX_ENTRIES: usize = 256;
 
 /// Which secrets are removed from events.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RedactConfig {
     /// Whether events are redacted. `/status` and the log always are.

@@ -1,8 +1,12 @@
 //! The setting `memory_limit`.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde::ser::{Serialize, Serializer};
+use tapio_core::sizes;
 
 /// Below it the agent has no room to work.
 const MIN_LIMIT_BYTES: u64 = 64 << 20;
@@ -43,17 +47,38 @@ impl MemoryLimit {
             "none" => return Some(Self::None),
             _ => {}
         }
-        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, unit) = text.split_at(digits);
-        let shift = match unit.trim_start() {
-            "" | "B" => 0,
-            "KiB" | "Ki" => 10,
-            "MiB" | "Mi" => 20,
-            "GiB" | "Gi" => 30,
-            _ => return None,
-        };
-        let bytes = number.parse::<u64>().ok()?.checked_mul(1 << shift)?;
+        let bytes = sizes::parse(text)?;
         (bytes >= MIN_LIMIT_BYTES).then_some(Self::Bytes(bytes))
+    }
+}
+
+impl Serialize for MemoryLimit {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => to.serialize_str("auto"),
+            Self::None => to.serialize_str("none"),
+            Self::Bytes(bytes) => to.serialize_str(&sizes::text(*bytes)),
+        }
+    }
+}
+
+impl JsonSchema for MemoryLimit {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "MemoryLimit".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "anyOf": [
+                {"type": "integer", "minimum": MIN_LIMIT_BYTES},
+                {"type": "string", "pattern": r"^(auto|none|[0-9]+\s*(B|[KMG]iB?)?)$"},
+            ],
+            "examples": ["auto", "none", "256MiB"],
+        })
     }
 }
 

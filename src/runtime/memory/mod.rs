@@ -16,6 +16,7 @@ mod usage;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use control::{Control, Step};
@@ -47,12 +48,50 @@ tapio_core::counters! {
     }
 }
 
+impl MemoryStats {
+    /// Memory that the kernel can't take back, in bytes.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.used_bytes.get()
+    }
+}
+
+/// The memory of an agent that has a limit.
+#[derive(Debug)]
+pub struct LimitedMemory {
+    /// The counters.
+    pub stats: Arc<MemoryStats>,
+    limit: Arc<AtomicU64>,
+}
+
+impl LimitedMemory {
+    /// Takes over another limit, within a sample's time. Returns whether it could: a running agent
+    /// can't give up its limit.
+    pub(super) fn reload(&self, limit: MemoryLimit) -> bool {
+        let bytes = limit.bytes(usage::cgroup_limit_bytes());
+        if let Some(bytes) = bytes {
+            self.limit.store(bytes, Ordering::Relaxed);
+        }
+        bytes.is_some()
+    }
+}
+
+/// The level at which keys of this size fit into a limit.
+fn fitting(keys_bytes: u64, limit_bytes: u64) -> MemoryLevel {
+    let available_bytes = (limit_bytes / 100 * 70).saturating_sub(FIXED_BYTES);
+    MemoryLevel::fitting(keys_bytes, available_bytes)
+}
+
 /// The thread that measures.
 pub(super) struct MemoryWatch {
     pressure: MemoryPressure,
     stats: Arc<MemoryStats>,
     control: Control,
     level: MemoryLevel,
+    /// The limit that a reload has set.
+    limit: Arc<AtomicU64>,
+    /// The bound of all keys, in bytes.
+    keys_bytes: u64,
     is_short: bool,
     /// Since when the pause has been reported; 0: there is none.
     paused_ns: u64,
@@ -69,29 +108,46 @@ impl MemoryWatch {
         keys: usize,
         pressure: MemoryPressure,
         shutdown: Shutdown,
-    ) -> io::Result<Option<Arc<MemoryStats>>> {
+    ) -> io::Result<Option<LimitedMemory>> {
         let Some(limit_bytes) = limit.bytes(usage::cgroup_limit_bytes()) else { return Ok(None) };
-        let available_bytes = (limit_bytes / 100 * 70).saturating_sub(FIXED_BYTES);
-        let level = MemoryLevel::fitting(keys as u64 * KEY_BYTES, available_bytes);
-        pressure.set(level);
-        tracing::info!(limit_bytes, bounds_divisor = level.divisor(), "memory is limited");
         let stats = Arc::new(MemoryStats::default());
-        stats.limit_bytes.set(limit_bytes);
-        let watch = Self {
+        let limit = Arc::new(AtomicU64::new(limit_bytes));
+        let keys_bytes = keys as u64 * KEY_BYTES;
+        let level = fitting(keys_bytes, limit_bytes);
+        let mut watch = Self {
             pressure,
             stats: Arc::clone(&stats),
             control: Control::new(limit_bytes, level),
             level,
+            limit: Arc::clone(&limit),
+            keys_bytes,
             is_short: false,
             paused_ns: 0,
         };
+        watch.set_limit(limit_bytes);
         let thread = std::thread::Builder::new().name("memory".into());
         thread.spawn(move || watch.run(&shutdown.untracked()))?;
-        Ok(Some(stats))
+        Ok(Some(LimitedMemory { stats, limit }))
+    }
+
+    /// Begins anew with a limit.
+    fn set_limit(&mut self, limit_bytes: u64) {
+        self.level = fitting(self.keys_bytes, limit_bytes);
+        self.control = Control::new(limit_bytes, self.level);
+        self.pressure.set(self.level);
+        self.stats.limit_bytes.set(limit_bytes);
+        let bounds_divisor = self.level.divisor();
+        tracing::info!(limit_bytes, bounds_divisor, "memory is limited");
     }
 
     fn run(mut self, shutdown: &Shutdown) {
         while !shutdown.is_requested() {
+            // Relaxed, paired with the store in `LimitedMemory::reload`: nothing else depends on
+            // it.
+            let limit_bytes = self.limit.load(Ordering::Relaxed);
+            if limit_bytes != self.stats.limit_bytes.get() {
+                self.set_limit(limit_bytes);
+            }
             // A sample that can't be read leaves the level as it is.
             if let Some(used_bytes) = usage::used_bytes() {
                 self.sample(clock::monotonic_ns(), used_bytes);
@@ -144,5 +200,27 @@ impl MemoryWatch {
         } else if self.is_short && !is_short {
             tracing::info!(used_bytes, limit_bytes, "memory suffices again");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changed_limit_is_in_force_for_the_next_sample() {
+        let (pressure, shutdown) = (MemoryPressure::default(), Shutdown::default());
+        let start = |limit| MemoryWatch::start(limit, 1 << 20, pressure.clone(), shutdown.clone());
+        assert!(start(MemoryLimit::None).unwrap().is_none());
+        let memory = start(MemoryLimit::Bytes(8 << 30)).unwrap().unwrap();
+        assert_eq!(memory.stats.bounds_divisor.get().max(1), 1);
+        assert!(memory.reload(MemoryLimit::Bytes(256 << 20)));
+        // Twice the interval of samples, and as long as it takes on a busy machine.
+        while memory.stats.limit_bytes.get() != 256 << 20 || memory.stats.bounds_divisor.get() < 2 {
+            std::thread::sleep(SAMPLE_INTERVAL);
+        }
+        assert!(!memory.reload(MemoryLimit::None), "it stays as it is");
+        assert_eq!(memory.stats.limit_bytes.get(), 256 << 20);
+        shutdown.request();
     }
 }

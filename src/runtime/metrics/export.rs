@@ -31,7 +31,7 @@ pub(crate) fn page(status: &Status) -> Page {
     identity(&mut page, status);
     counters(&mut page, define::RECOVERY_METRICS, status.recovery());
     if let Some(memory) = &status.memory {
-        counters(&mut page, define::MEMORY_METRICS, memory.readings());
+        counters(&mut page, define::MEMORY_METRICS, memory.stats.readings());
     }
     admin(&mut page, &status.access);
     page.value(&define::CONNECTED, u8::from(status.bridge.is_connected()));

@@ -1,10 +1,12 @@
 //! The address of a listener.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The prefix of the address of a unix socket.
@@ -93,9 +95,28 @@ impl Serialize for ListenAddress {
     }
 }
 
+impl JsonSchema for ListenAddress {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "ListenAddress".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "format": "listen-address",
+            "pattern": r"^([0-9.]+|\[[0-9A-Fa-f:.%]+\]):[0-9]{1,5}$|^unix:/",
+            "examples": ["127.0.0.1:7600", "[::1]:7600", "unix:/run/tapio/agent.sock"],
+        })
+    }
+}
+
 impl<'de> Deserialize<'de> for ListenAddress {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'_, str>::deserialize(from)?;
+        let text = Cow::<'_, str>::deserialize(from)?;
         text.parse().map_err(serde::de::Error::custom)
     }
 }

@@ -101,6 +101,11 @@ impl OtlpEncoder {
         [&self.logs, &self.traces, &self.metrics].iter().all(|groups| groups.records() == 0)
     }
 
+    /// Changes the least severity of a log record, from the next batch on.
+    pub fn set_min_severity(&mut self, min_severity: u8) {
+        self.selection.min_severity = min_severity;
+    }
+
     /// The requests; those without records are left out. The encoder is empty afterwards.
     pub fn finish(&mut self) -> Vec<OtlpRequest> {
         let all = [

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// TLS of a listener. Paths that aren't absolute are below `$CREDENTIALS_DIRECTORY`, if that is
 /// set.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TlsServerConfig {
     /// The certificate and those between it and its authority, in PEM.
@@ -18,8 +19,8 @@ pub struct TlsServerConfig {
     pub client_ca: Option<PathBuf>,
 }
 
-/// TLS of a client. Paths as in [`TlsServerConfig`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// TLS of a client. Paths that aren't absolute are below `$CREDENTIALS_DIRECTORY`, if that is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsClientConfig {
     /// The authorities of the server's certificate, in PEM; by default those of the system.
