@@ -100,7 +100,7 @@ impl Service {
         }
         self.report_progress(agent.rounds());
         let collectors = agent.collectors();
-        let running = collectors.iter().filter(|c| c.health == Health::Running).count();
+        let running = collectors.iter().filter(|c| c.health.is_running()).count();
         let not_running = collectors
             .iter()
             .filter(|c| !matches!(c.health, Health::Running | Health::Finished | Health::Stopped));

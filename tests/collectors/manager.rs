@@ -173,3 +173,26 @@ fn event_that_panics_its_collector_is_counted() {
     assert_eq!(total.dropped[0].1, Reason::CollectorPanic);
     assert_eq!(total.forwarded, 3 * total.dropped[0].2);
 }
+
+#[test]
+fn collector_that_runs_with_less_is_degraded_until_it_recovers() {
+    let recovers = Arc::new(AtomicU64::new(0));
+    let recovered = Arc::clone(&recovers);
+    let reduced = factory_of(move |context| {
+        context.report.degrade("4 of 7 programs rejected");
+        while !context.shutdown.is_requested() {
+            if recovered.load(Ordering::Relaxed) > 0 {
+                context.report.degrade("");
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(Ended::Stopped)
+    });
+    let pipeline = start(vec![("reduced", OnFull::Drop, reduced)]);
+    pipeline.wait_until("it is degraded", |p| p.status().health == Health::Degraded);
+    assert_eq!(pipeline.status().last_error, "4 of 7 programs rejected");
+    assert!(!pipeline.manager.is_finished(), "it runs");
+    recovers.store(1, Ordering::Relaxed);
+    pipeline.wait_until("it is healthy again", |p| p.status().health == Health::Running);
+    assert_eq!(pipeline.status().last_error, "");
+}

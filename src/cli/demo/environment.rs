@@ -170,7 +170,7 @@ impl DemoEnvironment {
                     anyhow::bail!("the kernel can't be observed: {}", status.last_error);
                 }
                 // The collector publishes its counters once every program is attached.
-                if status.health == Health::Running && !status.counters.is_empty() {
+                if status.health.is_running() && !status.counters.is_empty() {
                     return Ok(());
                 }
             }

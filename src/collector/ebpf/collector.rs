@@ -96,6 +96,23 @@ fn require_any(loaded: &[Loaded]) -> Result<(), CollectorError> {
     Err(CollectorError::new("no eBPF program can be loaded", cause))
 }
 
+/// Why the collector is degraded: the kernel rejects most of its enabled programs; empty: it isn't.
+fn degradation(loaded: &[Loaded]) -> String {
+    let enabled = loaded.iter().filter(|l| l.verdict != Verdict::Off).count();
+    let causes = loaded.iter().filter_map(|l| match &l.verdict {
+        Verdict::Failed(cause) => Some((l.program.name, cause.as_str())),
+        _ => None,
+    });
+    let rejected = causes.clone().count();
+    match causes.clone().next() {
+        Some((name, cause)) if 2 * rejected > enabled => format!(
+            "{rejected} of {enabled} eBPF programs rejected; the first, {name}: {cause}; \
+             `tapio doctor` has each with the events that are missing"
+        ),
+        _ => String::new(),
+    }
+}
+
 impl Ebpf {
     /// Creates a collector with this configuration.
     #[must_use]
@@ -173,6 +190,7 @@ impl<'a> Run<'a> {
             context.report.note(one.program.name, one.status());
         }
         require_any(&loaded)?;
+        context.report.degrade(degradation(&loaded));
         let cgroups = Cgroups::new(config.max_cgroups, &context.site.cgroup_base);
         let enter_cgroup = match &config.syscall_enter_cgroup {
             None => 0,
@@ -405,5 +423,28 @@ impl Drop for Run<'_> {
         if read.is_ok() && left > 0 {
             sink.refuse(Reason::CollectorPanic, left);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn collector_is_degraded_once_most_enabled_programs_are_rejected() {
+        let loaded = |failed: usize, fine: usize| -> Vec<Loaded> {
+            let verdicts = std::iter::repeat_n(Verdict::Failed("no such hook".into()), failed)
+                .chain(std::iter::repeat_n(Verdict::Ok, fine))
+                .chain(std::iter::repeat(Verdict::Off));
+            let programs = PROGRAMS.iter().zip(verdicts);
+            programs.map(|(program, verdict)| Loaded { program, verdict }).collect()
+        };
+        assert_eq!(degradation(&loaded(0, 0)), "");
+        assert_eq!(degradation(&loaded(3, 3)), "");
+        let cause = degradation(&loaded(4, 3));
+        assert!(
+            cause.starts_with("4 of 7 eBPF programs rejected; the first, cgroup_mkdir: no such hook"),
+            "{cause}"
+        );
     }
 }

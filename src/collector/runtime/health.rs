@@ -24,6 +24,8 @@ pub enum Health {
     Unavailable = 5,
     /// It gives no heartbeat.
     Hung = 6,
+    /// It reads its source, but most of what it is to observe is missing.
+    Degraded = 7,
 }
 
 impl Health {
@@ -38,13 +40,20 @@ impl Health {
             Self::Stopped => "stopped",
             Self::Unavailable => "unavailable",
             Self::Hung => "hung",
+            Self::Degraded => "degraded",
         }
     }
 
     /// Whether its source is open, or was read to its end.
     #[must_use]
     pub fn has_source(self) -> bool {
-        matches!(self, Self::Running | Self::Finished)
+        self.is_running() || self == Self::Finished
+    }
+
+    /// Whether it reads its source.
+    #[must_use]
+    pub fn is_running(self) -> bool {
+        matches!(self, Self::Running | Self::Degraded)
     }
 
     /// The inverse of `as u32`; unknown numbers are [`Health::Stopped`].
@@ -56,6 +65,7 @@ impl Health {
             Self::Finished,
             Self::Unavailable,
             Self::Hung,
+            Self::Degraded,
         ];
         all_but_stopped.into_iter().find(|h| *h as u32 == n).unwrap_or(Self::Stopped)
     }

@@ -46,7 +46,7 @@ pub struct CollectorStatus {
     pub health: Health,
     /// Number of restarts.
     pub restarts: u64,
-    /// The last failure; empty without one.
+    /// The last failure, or why it is degraded; empty without one.
     pub last_error: String,
     /// Whether its source was opened, or can't be: the start doesn't wait for it.
     pub is_settled: bool,
@@ -253,16 +253,18 @@ impl Supervised {
             true => self.last_heartbeat.elapsed(),
             false => Duration::ZERO,
         };
+        let degradation = shared.report.degradation();
+        let is_degraded = health == Health::Running && !degradation.is_empty();
         CollectorStatus {
             name: shared.name,
-            health,
+            health: if is_degraded { Health::Degraded } else { health },
             restarts: shared.restarts(),
             is_settled: match health {
                 Health::Starting => false,
                 Health::Running => shared.heartbeats() > 0,
                 _ => true,
             },
-            last_error: shared.last_error(),
+            last_error: if is_degraded { degradation } else { shared.last_error() },
             heartbeat_age,
             notes: shared.report.notes(),
             counters: shared.report.counters(),

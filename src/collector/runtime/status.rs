@@ -31,6 +31,7 @@ impl Default for StatusReport {
 struct ReportInner {
     notes: Vec<StatusNote>,
     counters: Vec<(String, u64)>,
+    degradation: String,
 }
 
 /// Maximum number of subjects; a new one replaces the oldest.
@@ -60,6 +61,20 @@ impl StatusReport {
             inner.notes.remove(0);
         }
         inner.notes.push(StatusNote { subject: subject.to_owned(), state });
+    }
+
+    /// Sets why the collector runs with less than it is to observe; empty: it doesn't. A new run
+    /// starts with the last one's until it sets its own.
+    pub fn degrade(&self, cause: impl Into<String>) {
+        let mut cause = cause.into();
+        self.redactor.redact(&mut cause);
+        self.lock().degradation = cause;
+    }
+
+    /// Why the collector runs with less than it is to observe; empty: it doesn't.
+    #[must_use]
+    pub fn degradation(&self) -> String {
+        self.lock().degradation.clone()
     }
 
     /// Sets a named counter. The agent's table of collector metrics gives its metric.

@@ -74,7 +74,7 @@ fn events(page: &mut Page, snapshot: &Snapshot) {
 
 fn collector_health(page: &mut Page, collectors: &[CollectorStatus]) {
     let up = page.metric(&define::COLLECTOR_UP);
-    collectors.iter().for_each(|c| up.add(&[c.name], u8::from(c.health == Health::Running)));
+    collectors.iter().for_each(|c| up.add(&[c.name], u8::from(c.health.is_running())));
     let restarts = page.metric(&define::COLLECTOR_RESTARTS);
     collectors.iter().for_each(|c| restarts.add(&[c.name], c.restarts));
     let age = page.metric(&define::HEARTBEAT_AGE);
