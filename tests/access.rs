@@ -18,6 +18,8 @@ mod reload;
 mod revoked;
 #[path = "access/sender.rs"]
 mod sender;
+#[path = "access/status.rs"]
+mod status;
 #[path = "support/mod.rs"]
 mod support;
 #[path = "access/tls.rs"]

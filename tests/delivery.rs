@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail as the test does")]
 
+#[path = "delivery/agents.rs"]
+mod agents;
 #[path = "delivery/backup.rs"]
 mod backup;
 #[path = "delivery/disk.rs"]
@@ -50,7 +52,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use support::eventually::eventually;
 use support::net::{any_port, free_address};
-use tapio::bridge::{Bridge, BridgeConfig, BridgeHandle, BridgeSpool, BridgeStats};
+use tapio::bridge::{Bridge, BridgeConfig, BridgeHandle, BridgeSpool, BridgeStats, LatestReport};
 use tapio::server::{Budget, Cursor, Filter, Server, ServerConfig, ServerHandle, Storage};
 use tapio::store::OsFiles;
 use tapio_core::event::{
@@ -90,11 +92,13 @@ struct NodeOptions {
     config: BridgeConfig,
     epoch: u64,
     quarantine: Option<PathBuf>,
+    reports: Arc<LatestReport>,
 }
 
 impl Default for NodeOptions {
     fn default() -> Self {
-        Self { config: BridgeConfig::default(), epoch: 4711, quarantine: None }
+        let reports = Arc::default();
+        Self { config: BridgeConfig::default(), epoch: 4711, quarantine: None, reports }
     }
 }
 
@@ -103,7 +107,7 @@ fn node(config: BridgeConfig) -> Node {
 }
 
 fn node_of(options: NodeOptions, spool: impl FnOnce(&mut Ledger) -> Option<BridgeSpool>) -> Node {
-    let NodeOptions { config, epoch, quarantine } = options;
+    let NodeOptions { config, epoch, quarantine, reports } = options;
     let mut ledger = Ledger::new(vec!["other".into(), "test".into(), "spool".into()]);
     let spool = spool(&mut ledger);
     let collect = ledger.stage(Stage::Collect);
@@ -120,6 +124,7 @@ fn node_of(options: NodeOptions, spool: impl FnOnce(&mut Ledger) -> Option<Bridg
         shutdown: shutdown.clone(),
         spool,
         exports: None,
+        reports,
         quarantine,
         placement: tapio_core::cpu::Placement::default(),
     };
@@ -474,27 +479,4 @@ fn torn_tail_is_cut_off_at_start() {
     let kept = stored(dir.path()).len();
     assert!(kept < 1_000);
     node.end();
-}
-
-#[test]
-fn oldest_segments_are_retired() {
-    let dir = tempfile::tempdir().unwrap();
-    let small = ServerConfig {
-        segment_bytes: 256 * 1024,
-        retention_bytes: 1024 * 1024,
-        ..server_config(dir.path(), any_port())
-    };
-    let server = Server::start(small.clone()).unwrap();
-    let mut node = node(BridgeConfig { batch_bytes: 32 * 1024, ..config(server.grpc_addr) });
-    node.writers = node.feed(0..30_000).join().unwrap();
-    assert_cons1(&node.end(), 30_000, 30_000);
-    let store = server.status().store;
-    assert!(store.stored_bytes <= 1024 * 1024, "{store:?}");
-    assert!(store.segments_retired > 2, "{store:?}");
-    drop(server);
-    let storage = Storage::open(&small, Arc::new(OsFiles)).unwrap();
-    let found = all_events(&storage, &Filter::default());
-    let newest = Batch::parse(&found[0].batch).unwrap();
-    assert_eq!(newest.head.first_sequence + u64::from(newest.head.count), 30_000);
-    assert_eq!((storage.stats().corrupt_frames, storage.stats().torn_bytes), (0, 0));
 }

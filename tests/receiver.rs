@@ -47,6 +47,7 @@ fn bridge(
 ) -> BridgeHandle {
     let bridge = Bridge {
         exports: None,
+        reports: Arc::default(),
         quarantine: None,
         config: BridgeConfig { endpoint: to.to_string(), ..BridgeConfig::default() },
         node: node.into(),

@@ -9,6 +9,7 @@ use super::batch::{Accounts, QueuedBatch};
 use super::feed::LaneView;
 use super::queue::SendQueue;
 use super::spool::Spool;
+use super::spool_age::AppendTime;
 use crate::store::{FramePosition, PendingSync};
 use tapio_wire::EncodedBatch;
 
@@ -23,6 +24,7 @@ pub(super) struct Lane {
     unspooled: VecDeque<EncodedBatch>,
     /// Batches in the spool that aren't synced yet, oldest first.
     unsynced: VecDeque<(FramePosition, EncodedBatch)>,
+    append_time: AppendTime,
 }
 
 impl Lane {
@@ -34,6 +36,7 @@ impl Lane {
             queue_bytes,
             unspooled: VecDeque::new(),
             unsynced: VecDeque::new(),
+            append_time: AppendTime::default(),
         }
     }
 
@@ -85,6 +88,13 @@ impl Lane {
     pub(super) fn acked(&self) -> FramePosition {
         let acked = |spool: &Spool| spool.acked(&self.queue, self.unreleased());
         self.spool.as_ref().map_or(FramePosition::default(), acked)
+    }
+
+    /// When the first batch that the server hasn't answered was appended; `None`: there is none.
+    pub(super) fn oldest_ns(&mut self) -> Option<u64> {
+        let (acked, spool) = (self.acked(), self.spool.as_ref()?);
+        let has_batch = acked < spool.end();
+        has_batch.then(|| self.append_time.of(acked, &spool.snapshot())).flatten()
     }
 
     /// The events in the segment of [`Lane::acked`] before it, when the lane was opened.

@@ -16,7 +16,7 @@ use super::config::BridgeConfig;
 use super::trace_context::delivery_headers;
 use tapio_core::backoff::Backoff;
 use tapio_core::clock;
-use tapio_wire::proto::Ack;
+use tapio_wire::proto::{Ack, AgentStatus};
 use tapio_wire::{ConnectError, Dialer, IngestClient, IngestClientConfig, SendError, StreamEnd};
 
 /// Upper bound of the pause before the first attempt to reconnect.
@@ -133,6 +133,18 @@ impl Link {
                 Err(SendError::Full | SendError::Closed) => false,
             },
             _ => false,
+        }
+    }
+
+    /// Reports the agent's state to the server, within a time limit; `None`: no connection.
+    pub(super) fn report_status(
+        &self,
+        status: AgentStatus,
+        timeout: Duration,
+    ) -> Option<impl Future<Output = Result<(), tonic::Status>> + Send + use<>> {
+        match &self.connection {
+            Connection::Up(client) => Some(client.report_status(status, timeout)),
+            _ => None,
         }
     }
 

@@ -15,6 +15,7 @@
 //! | `lanes.rs` | which lanes there are |
 //! | `lane.rs` | a lane: batches before, in and behind its spool |
 //! | `spool.rs` | batches on disk |
+//! | `spool_age.rs` | the age of its oldest batch |
 //! | `spool_index.rs` | the events in each of its segments |
 //! | `spool_ids.rs` | the ids of the latest events in it |
 //! | `checkpoint.rs` | the file that says how far the server has answered, and what waits |
@@ -25,6 +26,7 @@
 //! | `split.rs` | divides a batch that the server refuses |
 //! | `quarantine.rs` | the file of refused items |
 //! | `link.rs` | the connection to one of the servers |
+//! | `report.rs` | [`LatestReport`]: the agent's reports of its own state |
 //! | `circuit.rs` | the circuit breaker of a server |
 //! | `trace_context.rs` | W3C trace context of a stream |
 //! | `account.rs` | the accounts of the events in batches |
@@ -50,9 +52,11 @@ mod outbox;
 mod parts;
 mod quarantine;
 mod queue;
+mod report;
 mod room;
 mod split;
 mod spool;
+mod spool_age;
 mod spool_ids;
 mod spool_index;
 mod stats;
@@ -70,4 +74,5 @@ pub use outbox::{Outbox, OutboxConfig, SpoolConfig, SpoolSync};
 pub use parts::{Bridge, BridgeSpool};
 pub use quarantine::QUARANTINE_FILE;
 pub use queue::Acknowledged;
+pub use report::LatestReport;
 pub use stats::BridgeStats;

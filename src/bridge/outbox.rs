@@ -451,6 +451,12 @@ impl Outbox {
         self.failures.tick();
     }
 
+    /// When the oldest batch in the spool that the server hasn't answered was appended, nanoseconds
+    /// since the Unix epoch. To be called about once a second: it reads that batch.
+    pub fn oldest_ns(&mut self) -> Option<u64> {
+        self.lanes.iter_mut().filter_map(Lane::oldest_ns).min()
+    }
+
     /// Ends the outbox. Batches in the spool stay for the next process; others are dropped. Returns
     /// the number of events dropped.
     ///

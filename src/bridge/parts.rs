@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::config::BridgeConfig;
 use super::feed::SpoolFeed;
 use super::outbox::SpoolConfig;
+use super::report::LatestReport;
 use tapio_core::cpu::Placement;
 use tapio_core::ring::{Bell, RecordReader, StageLedger};
 use tapio_core::shutdown::Shutdown;
@@ -31,6 +32,8 @@ pub struct Bridge {
     pub spool: Option<BridgeSpool>,
     /// Exporters that read the spool; `None`: there are none.
     pub exports: Option<Arc<SpoolFeed>>,
+    /// The agent's reports of its own state.
+    pub reports: Arc<LatestReport>,
     /// The file for items that the server refuses; `None`: they are counted only.
     pub quarantine: Option<PathBuf>,
     /// The CPUs to run on.

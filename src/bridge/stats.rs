@@ -24,6 +24,7 @@ tapio_core::counters! {
         circuit_state: Gauge = "State of the circuit to the server: 0 closed, 1 half open, 2 open.",
         queue_bytes: Gauge = "Bytes in memory of batches that are not acknowledged yet.",
         spool_bytes: Gauge = "Bytes of the spool.",
+        spool_oldest_seconds: Gauge = "Age of the oldest batch in the spool that is not acknowledged, in seconds; 0: none.",
     }
 }
 

@@ -21,6 +21,7 @@ use super::link::{Link, LinkEvent};
 use super::outbox::{Outbox, OutboxConfig, SpoolSync};
 use super::parts::Bridge;
 use super::queue::Acknowledged;
+use super::report::Reporter;
 use super::stats::BridgeStats;
 use crate::store::{Files, OsFiles};
 use crate::timer::FineTimer;
@@ -57,6 +58,7 @@ pub(super) struct Worker {
     batcher: Batcher,
     outbox: Outbox,
     link: Link,
+    reporter: Reporter,
     timer: FineTimer,
     stats: Arc<BridgeStats>,
     /// The sync of the spool that is under way, with `durability: power`.
@@ -119,6 +121,7 @@ impl Worker {
             shutdown: bridge.shutdown,
             outbox,
             link: Link::new(config.clone(), dialer, &node, seed),
+            reporter: Reporter::new(bridge.reports),
             timer: FineTimer::new()?,
             stats,
             syncing: None,
@@ -270,6 +273,10 @@ impl Worker {
             self.batcher.forget_read_again();
         }
         self.outbox.maintain();
+        let oldest_ns = self.outbox.oldest_ns();
+        let age_ns = oldest_ns.map_or(0, |oldest| clock::wall_ns().saturating_sub(oldest));
+        self.stats.counters.spool_oldest_seconds.set(age_ns / 1_000_000_000);
+        self.reporter.send(&self.link);
         if self.link.check_progress(now, self.outbox.in_flight() > 0) {
             let timeout = self.config.ack_timeout;
             self.on_lost(&format!("no acknowledgement within {timeout:?}"));
@@ -367,6 +374,7 @@ impl Worker {
     fn on_connected(&mut self) {
         self.stats.counters.connects.add(1);
         self.stats.set_endpoint(self.link.address());
+        self.reporter.connected();
         self.send();
     }
 

@@ -10,6 +10,7 @@ use super::lock::AgentLock;
 use super::losses::LossMonitor;
 use super::metrics;
 use super::reload::RuleFiles;
+use super::report::StatusReporter;
 use super::rows::reads_again;
 use super::start::{
     Start, load_rules, start_collectors, start_correlator, start_delivery, start_server,
@@ -23,6 +24,7 @@ use crate::export::Exporters;
 use crate::server::ServerHandle;
 use crate::telemetry::{MetricSource, in_span};
 use tapio_collectors::{CollectorManager, CollectorStatus, JournalConfig, LiveRate, Row};
+use tapio_core::clock;
 use tapio_core::counters::Reading;
 use tapio_core::ring::{Bell, Router, Snapshot};
 use tapio_core::shutdown::Shutdown;
@@ -41,6 +43,7 @@ pub struct Agent {
     admin: Admin,
     status: Arc<Status>,
     journal_rate: Arc<LiveRate>,
+    reporter: StatusReporter,
     has_spool: bool,
     _lock: AgentLock,
 }
@@ -109,7 +112,7 @@ impl Agent {
             .confined(sandbox.as_ref().and_then(|sandbox| sandbox.confinement.clone()));
         let router = prepare(Arc::clone(&live), server.as_ref());
         let manager = start_collectors(manager, rows, entrances, &router, &mut start)?;
-        let Start { node, epoch, shutdown, redactor, ledger, layout, .. } = start;
+        let Start { node, epoch, shutdown, redactor, ledger, layout, reports, .. } = start;
         let ledger = Arc::new(ledger);
         site.set_ledger(Arc::clone(&ledger));
         let status = Arc::new(Status {
@@ -138,10 +141,9 @@ impl Agent {
         });
         let admin = Admin::start(&config.admin.listen, Arc::clone(&status))
             .map_err(system_error("admin server"))?;
-        let correlator = Some(correlator);
         Ok(Self {
             shutdown,
-            correlator,
+            correlator: Some(correlator),
             files,
             bridge,
             exporters,
@@ -149,6 +151,7 @@ impl Agent {
             admin,
             status,
             journal_rate: Arc::clone(&site.journal_rate),
+            reporter: StatusReporter::new(reports),
             has_spool: config.bridge.spool_bytes > 0,
             _lock: lock,
         })
@@ -205,7 +208,8 @@ impl Agent {
         self.manager().is_finished()
     }
 
-    /// Reloads rules whose files have changed, replaces hung runs of collectors and logs losses.
+    /// Reloads rules whose files have changed, replaces hung runs of collectors, logs losses, and
+    /// reports the agent's state to the server.
     /// To be called about once a second.
     pub fn poll(&mut self) {
         self.files.poll();
@@ -213,6 +217,7 @@ impl Agent {
         self.status.poll_losses();
         self.status.poll_history();
         self.status.debug.poll();
+        self.reporter.poll(&self.status, clock::instant());
     }
 
     /// Reloads the rules, and takes over the values of a configuration that a reload takes. Returns

@@ -45,6 +45,7 @@ mod metrics;
 mod operator;
 mod recovery_log;
 mod reload;
+mod report;
 mod rows;
 mod sandbox;
 mod sections;

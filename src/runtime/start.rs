@@ -10,7 +10,7 @@ use super::rows::{accounts, given_times, origin};
 use super::service_state::kept_services;
 use super::start_error::{StartError, system_error};
 use crate::bridge::{
-    self, Bridge, BridgeHandle, BridgeSpool, QUARANTINE_FILE, SpoolConfig, SpoolFeed,
+    self, Bridge, BridgeHandle, BridgeSpool, LatestReport, QUARANTINE_FILE, SpoolConfig, SpoolFeed,
 };
 use crate::export::{self, Exporters};
 use crate::server::{Server, ServerHandle};
@@ -48,6 +48,8 @@ pub(super) struct Start {
     /// Whether events are redacted.
     pub(super) redacts_events: bool,
     pub(super) ledger: Ledger,
+    /// The agent's reports of its own state.
+    pub(super) reports: Arc<LatestReport>,
 }
 
 impl Start {
@@ -61,6 +63,7 @@ impl Start {
             redactor: config.redactor(),
             redacts_events: config.redact.enabled,
             ledger: Ledger::new(accounts(rows)),
+            reports: Arc::default(),
         }
     }
 
@@ -140,6 +143,7 @@ fn start_bridge(
         shutdown: start.shutdown.clone(),
         spool: spool(config, start, reads_again),
         exports,
+        reports: Arc::clone(&start.reports),
         quarantine: Some(config.state_dir().join(QUARANTINE_FILE)),
         placement: start.layout.placement(bridge::THREAD),
     };

@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::debug_state::DebugState;
 use super::losses::LossMonitor;
-use super::memory::LimitedMemory;
+use super::memory::{self, LimitedMemory};
 use super::recovery_log::RecoveryLogState;
 use super::reload::ReloadStats;
 use super::sandbox::SandboxState;
@@ -158,7 +158,7 @@ impl Status {
         let shards: Vec<_> = self.shards.iter().map(|s| counters_json(s.readings())).collect();
         let cons1 = snapshot_json(&self.account());
         let obstacles = self.ready().err().unwrap_or_default();
-        let losses = self.losses.current(clock::instant());
+        let reductions = self.reductions();
         let [service_name, service_version, environment] = &self.service;
         let mut document = json!({
             "node": self.node,
@@ -166,15 +166,16 @@ impl Status {
             "service": {
                 "name": service_name, "version": service_version, "environment": environment,
             },
-            "state": self.state(&obstacles, &losses),
+            "state": self.state(&obstacles, &reductions),
             "unready": &obstacles,
-            "degraded": &losses,
+            "degraded": &reductions,
             "uptime_seconds": clock::wall_ns().saturating_sub(self.started_ns) / 1_000_000_000,
             "rules": self.rules.current().rules.len(),
+            "rules_digest": self.rules_digest(),
             "rule_failures": self.rules.failures().iter().map(failures_json).collect::<Json>(),
             "reloads": self.reloads(),
             "recovery_log": self.recovery_log(),
-            "memory": self.memory.as_ref().map(|memory| counters_json(memory.stats.readings())),
+            "memory": self.memory(),
             "sandbox": self.sandbox(),
             "threads": layout_json(&self.layout),
             "collectors": collectors,
@@ -188,6 +189,36 @@ impl Status {
         });
         self.redactor.redact_json(&mut document);
         document
+    }
+
+    /// The state, and why it isn't `ok`.
+    pub(super) fn current_state(&self) -> (&'static str, Vec<String>) {
+        let mut problems = self.ready().err().unwrap_or_default();
+        let reductions = self.reductions();
+        let state = self.state(&problems, &reductions);
+        problems.extend(reductions);
+        (state, problems)
+    }
+
+    /// Why the agent observes less than it is to: degraded collectors, and the losses within the
+    /// last minute.
+    fn reductions(&self) -> Vec<String> {
+        let collectors = self.collectors();
+        let degraded = collectors.iter().filter(|c| c.health == Health::Degraded);
+        let degraded = degraded.map(|c| format!("collector {}: {}", c.name, c.last_error));
+        degraded.chain(self.losses.current(clock::instant())).collect()
+    }
+
+    /// The memory in use; with a limit, that and its counters.
+    fn memory(&self) -> Json {
+        match &self.memory {
+            Some(memory) => counters_json(memory.stats.readings()).into(),
+            None => json!({"used_bytes": memory::used_bytes()}),
+        }
+    }
+
+    fn rules_digest(&self) -> String {
+        self.rules.current().digest().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     fn sandbox(&self) -> Json {

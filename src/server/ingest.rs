@@ -12,6 +12,7 @@ use prost::Message as _;
 use tonic::codegen::BoxStream;
 use tonic::{Status, Streaming};
 
+use super::agents::{StoredBatch, status_refusal};
 use super::config::ServerConfig;
 use super::senders::StreamId;
 use super::shared::{DiskWork, Shared};
@@ -20,7 +21,7 @@ use super::sync::sync;
 use crate::store::{Files, FramePosition};
 use tapio_core::clock;
 use tapio_core::event::TraceId;
-use tapio_wire::proto::{self, Ack, Refusal};
+use tapio_wire::proto::{self, Ack, AgentStatus, Refusal};
 use tapio_wire::{
     AckStream, Batch, BatchHandler, BatchHead, Caller, IngestHandler, Item, Jump, SequenceCheck,
     StreamItems, expanded, kernel_time,
@@ -93,6 +94,23 @@ impl IngestHandler for Ingest {
         tracing::info!(peer = ?caller.address, identity, "server: agent connected");
         Ok(Box::pin(AckStream::new(batches, self.stream_of(caller))))
     }
+
+    fn report_status(&self, status: AgentStatus, caller: &Caller) -> Result<(), Status> {
+        let now_ns = clock::wall_ns();
+        let refused = if caller.denial(&status.node).is_some() {
+            let cause = format!("the status is of node {:?}, not of its sender", status.node);
+            Some(Status::permission_denied(cause))
+        } else {
+            status_refusal(&status, now_ns).map(Status::invalid_argument)
+        };
+        if let Some(refused) = refused {
+            self.0.stats().counts.statuses_refused += 1;
+            return Err(refused);
+        }
+        self.0.agents().report(&status, now_ns);
+        self.0.stats().counts.statuses += 1;
+        Ok(())
+    }
 }
 
 /// A sender process of a stream.
@@ -135,8 +153,8 @@ struct Group {
 
 impl Drop for IngestStream {
     fn drop(&mut self) {
-        for sender in &self.senders {
-            self.shared.senders.close(&sender.node, sender.epoch, self.id);
+        for sender in std::mem::take(&mut self.senders) {
+            self.close_sender(&sender);
         }
         self.shared.close_stream();
         tracing::info!(peer = ?self.caller.address, "server: agent disconnected");
@@ -160,6 +178,7 @@ impl IngestStream {
         drop(stats);
         let refusal = Refusal { first_sequence: head.first_sequence, count: head.count, cause };
         self.refused.push((head.epoch, refusal));
+        self.shared.agents().refuse_batch(head.node);
         self.sender(head).items.give_up(head.first_sequence, end_sequence(head));
     }
 
@@ -174,9 +193,10 @@ impl IngestStream {
                     && let Some(acked) = self.senders.iter().position(|s| !s.is_unacked)
                 {
                     let silent = self.senders.remove(acked);
-                    self.shared.senders.close(&silent.node, silent.epoch, self.id);
+                    self.close_sender(&silent);
                 }
                 self.shared.senders.open(head.node, head.epoch, self.id);
+                self.shared.agents().open_stream(head.node, clock::wall_ns());
                 self.senders.push(Sender {
                     node: head.node.to_owned(),
                     epoch: head.epoch,
@@ -187,6 +207,11 @@ impl IngestStream {
             }
         };
         &mut self.senders[index]
+    }
+
+    fn close_sender(&self, sender: &Sender) {
+        self.shared.senders.close(&sender.node, sender.epoch, self.id);
+        self.shared.agents().close_stream(&sender.node, clock::wall_ns());
     }
 
     /// Whether a batch is of another node than its sender. The stream then ends.
@@ -263,7 +288,7 @@ impl IngestStream {
     }
 
     /// Counts a batch that was stored, and publishes it.
-    fn finish_stored(&self, bytes: &Bytes, batch: &Batch<'_>, delays_ns: &[u64]) {
+    fn finish_stored(&self, bytes: &Bytes, batch: &Batch<'_>, receipt_ns: u64, delays_ns: &[u64]) {
         let mut stats = self.shared.stats();
         stats.counts.batches += 1;
         stats.counts.events += u64::from(batch.events);
@@ -272,6 +297,10 @@ impl IngestStream {
             stats.latency.saturating_record(delay);
         }
         drop(stats);
+        let BatchHead { node, epoch, .. } = batch.head;
+        let (events, stories) = (batch.events, batch.stories);
+        let stored = StoredBatch { epoch, events, stories, receipt_ns, delays_ns };
+        self.shared.agents().store(node, &stored);
         self.shared.report_disk_ok(DiskWork::Append);
         self.shared.publish(bytes, self.stored, batch.stories > 0);
     }
@@ -295,11 +324,15 @@ impl IngestStream {
             return Ok(());
         } else if let Some(dropped_from) = batch.dropped_from {
             self.sender(head).items.give_up(dropped_from, head.first_sequence);
+            let (epoch, end) = (head.epoch, head.first_sequence);
+            self.shared.agents().drop_items(head.node, epoch, dropped_from, end);
         } else {
             // Before the batch is stored: a stream's first item is that of its first batch.
             self.sender(head);
             match self.store(bytes, batch, receipt_ns)? {
-                SequenceCheck::New => self.finish_stored(bytes, batch, delays_ns),
+                SequenceCheck::New => {
+                    self.finish_stored(bytes, batch, receipt_ns, delays_ns);
+                }
                 SequenceCheck::Duplicate => {
                     self.shared.stats().counts.duplicates += u64::from(head.count);
                 }

@@ -28,6 +28,19 @@ const BATCHES_DENIED: Metric = Metric::counter(
     &[],
     "Batches of another node than their sender; each ends its stream.",
 );
+const STATUSES: Metric = Metric::counter(
+    "tapio_server_statuses_total",
+    &[],
+    "Reports of agents about themselves that were taken.",
+);
+const STATUSES_REFUSED: Metric = Metric::counter(
+    "tapio_server_statuses_refused_total",
+    &[],
+    "Reports of agents refused: out of bounds, or of another node than their sender.",
+);
+const AGENTS: Metric = Metric::gauge("tapio_server_agents", &[], "Agents that are listed.");
+const AGENTS_CONNECTED: Metric =
+    Metric::gauge("tapio_server_agents_connected", &[], "Agents that are connected.");
 const HANDSHAKES_FAILED: Metric = Metric::counter(
     "tapio_server_handshakes_failed_total",
     &["reason"],
@@ -165,6 +178,10 @@ fn page(status: &ServerStatus, delays: Distribution) -> Page {
         (&REFUSED, ingest.batches_refused),
         (&JUMPS_REFUSED, ingest.jumps_refused),
         (&BATCHES_DENIED, ingest.batches_denied),
+        (&STATUSES, ingest.statuses),
+        (&STATUSES_REFUSED, ingest.statuses_refused),
+        (&AGENTS, status.agents),
+        (&AGENTS_CONNECTED, status.agents_connected),
         (&ACCESS_RELOAD_FAILURES, status.access.reload_failures),
         (&DISK_ERRORS, ingest.disk_errors),
         (&TAIL_GAPS, ingest.tail_gaps),

@@ -15,15 +15,19 @@
 //! | `operate.rs`, `operate_rpc.rs` | actions of operators, and their gRPC service |
 //! | `query.rs` | queries, and their gRPC service |
 //! | `follow.rs` | follows the log: what is stored after a position |
+//! | `agent_query.rs` | queries for the agents |
 //! | `query_line.rs` | bounds the queries that run and wait |
 //! | `http.rs` | the listener for HTTP: the API, health checks, metrics |
 //! | `api/` | JSON over HTTP |
+//! | `agents/` | what the server has received of each node, and its agent's last status |
 //! | `annotations/` | what operators note about stories |
 //! | `metrics.rs` | `/metrics` |
 //! | `status.rs` | [`ServerStatus`]: the counters |
 //! | `senders.rs` | the sender processes that have a stream open |
 //! | `shared.rs` | state that ingest and queries share |
 
+mod agent_query;
+mod agents;
 mod annotations;
 mod api;
 mod config;

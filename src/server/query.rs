@@ -10,6 +10,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::agent_query::AgentRequest;
 use super::follow::{Follower, Render, parse_position, position_text};
 use super::query_line::{QueryError, budget};
 use super::shared::Shared;
@@ -424,6 +425,15 @@ impl Query for Queries {
         _: Request<proto::ListSilencesRequest>,
     ) -> Result<Response<proto::ListSilencesResponse>, Status> {
         Ok(Response::new(proto::ListSilencesResponse { silences: self.0.silences() }))
+    }
+
+    async fn list_agents(
+        &self,
+        request: Request<proto::ListAgentsRequest>,
+    ) -> Result<Response<proto::ListAgentsResponse>, Status> {
+        let proto::ListAgentsRequest { limit, node, page_token } = request.into_inner();
+        let request = AgentRequest { limit, node, page_token };
+        Ok(Response::new(self.0.list_agents(&request).map_err(QueryError::from)?))
     }
 
     async fn get_stats(

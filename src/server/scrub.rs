@@ -1,5 +1,6 @@
-//! Reads the store again, so that damage is found before a query needs what is lost. It has a
-//! thread of its own, of a low weight: a slow disk must not delay acknowledgements.
+//! Reads the store again, so that damage is found before a query needs what is lost, and notes the
+//! agents. It has a thread of its own, of a low weight: a slow disk must not delay
+//! acknowledgements.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -19,6 +20,9 @@ const READ_BYTES: u64 = 1024 * 1024;
 const FIRST_READ_BYTES: u64 = 16 * 1024 * 1024;
 /// A smaller store is read again once in this time.
 const INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Interval at which the agents are noted.
+const AGENTS_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The thread; dropping it ends it.
 pub(super) struct ScrubThread {
@@ -54,11 +58,16 @@ fn run(shared: &Shared, (is_ended, ended): &(Mutex<bool>, Condvar)) {
     lower_weight();
     let mut scrubber = Scrubber::default();
     let (mut done, mut bytes) = (None::<Instant>, FIRST_READ_BYTES);
+    let mut noted = clock::instant();
     loop {
         let guard = is_ended.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = ended.wait_timeout_while(guard, PAUSE, |is_ended| !*is_ended);
         if *waited.unwrap_or_else(PoisonError::into_inner).0 {
-            return;
+            return shared.keep_agents();
+        }
+        if noted.elapsed() >= AGENTS_INTERVAL {
+            noted = clock::instant();
+            shared.keep_agents();
         }
         if done.is_none_or(|at| at.elapsed() >= INTERVAL) {
             let log = shared.storage().snapshot();

@@ -1,6 +1,7 @@
 //! State that ingest and queries share.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use hdrhistogram::Histogram;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 
+use super::agents::{self, AgentTable};
 use super::annotations::Annotations;
 use super::config::ServerConfig;
 use super::health::Health;
@@ -19,6 +21,7 @@ use super::storage::Storage;
 use super::sync_gate::SyncGate;
 use crate::notify::{ReceiverStats, StoryBatch};
 use crate::store::{Files, FramePosition};
+use tapio_core::clock;
 use tapio_wire::Access;
 
 /// Bytes in flight of all streams, and the least of one.
@@ -59,6 +62,9 @@ pub(super) struct Stored {
 pub(super) struct Shared {
     storage: Mutex<Storage>,
     annotations: Mutex<Annotations>,
+    agents: Mutex<AgentTable>,
+    /// The data folder, for the file of agents.
+    data_dir: (PathBuf, Arc<dyn Files>),
     stats: Mutex<Stats>,
     pub(super) tail: broadcast::Sender<Stored>,
     /// Batches with stories, for receivers of notifications.
@@ -94,6 +100,8 @@ impl Shared {
             published: Mutex::new(storage.end()),
             storage: Mutex::new(storage),
             annotations: Mutex::new(Annotations::open(&config.data_dir, &*files)?),
+            agents: Mutex::new(agents::read(&config.data_dir, &*files, clock::wall_ns())),
+            data_dir: (config.data_dir.clone(), files),
             stats: Mutex::new(Stats {
                 counts: ServerCounts::default(),
                 failing: [false; 2],
@@ -142,6 +150,28 @@ impl Shared {
 
     pub(super) fn annotations(&self) -> MutexGuard<'_, Annotations> {
         self.annotations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn agents(&self) -> MutexGuard<'_, AgentTable> {
+        self.agents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets agents that are silent for longer than the retention, and notes the others on disk.
+    pub(super) fn keep_agents(&self) {
+        let now_ns = clock::wall_ns();
+        let retention_ns = self.storage().retention_age_ns();
+        let changed = {
+            let mut agents = self.agents();
+            agents.expire(retention_ns, now_ns);
+            agents.take_changed(now_ns)
+        };
+        let (dir, files) = &self.data_dir;
+        if let Some(list) = changed
+            && let Err(error) = agents::write(dir, &**files, list)
+        {
+            tracing::debug!(%error, "server: can't note the agents; tried again in a minute");
+            self.agents().set_changed();
+        }
     }
 
     /// Applies the values of a new configuration that take effect at once.
@@ -232,6 +262,7 @@ impl Shared {
             let storage = self.storage();
             (storage.stats(), storage.stories_kept() as u64)
         };
+        let (agents, agents_connected) = self.agents().counts(clock::wall_ns());
         let stats = self.stats();
         let quantile = |q| stats.latency.value_at_quantile(q);
         ServerStatus {
@@ -247,6 +278,8 @@ impl Shared {
             store,
             stories_kept,
             notify: self.receivers().iter().map(|receiver| receiver.status()).collect(),
+            agents,
+            agents_connected,
             access: AccessStats::of(self.access.get().into_iter().flatten()),
         }
     }

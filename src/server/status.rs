@@ -26,6 +26,10 @@ pub struct ServerCounts {
     pub jumps_refused: u64,
     /// Batches of another node than their sender.
     pub batches_denied: u64,
+    /// Reports of agents about themselves.
+    pub statuses: u64,
+    /// Reports refused: out of bounds, or of another node than their sender.
+    pub statuses_refused: u64,
     /// Batches that the disk refused; each is retried.
     pub disk_errors: u64,
     /// Times that a tail went on from a position that isn't stored any more.
@@ -66,6 +70,10 @@ pub struct ServerStatus {
     pub stories_kept: u64,
     /// Receivers of notifications.
     pub notify: Vec<NotifyStatus>,
+    /// Agents that are listed.
+    pub agents: u64,
+    /// Of these, agents that are connected.
+    pub agents_connected: u64,
     /// Refusals of the listeners.
     pub access: AccessStats,
 }

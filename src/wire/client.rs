@@ -17,7 +17,7 @@ use tonic::transport::Endpoint;
 use tonic::{Code, Status, Streaming};
 
 use super::dialer::{AuthorizedChannel, DialError, Dialer, root_cause};
-use super::proto::Ack;
+use super::proto::{self, Ack, AgentStatus};
 use super::retry_info::retry_delay;
 use super::service::{CONNECTION_WINDOW_BYTES, FRAME_BYTES, INGEST_PATH, STREAM_WINDOW_BYTES};
 
@@ -126,7 +126,7 @@ pub enum SendError {
 pub struct IngestClient {
     batches: mpsc::Sender<Bytes>,
     acks: Acks,
-    _channel: AuthorizedChannel,
+    channel: AuthorizedChannel,
 }
 
 type Response = http::Response<tonic::body::Body>;
@@ -179,7 +179,26 @@ impl IngestClient {
         let failed = |e: tonic::transport::Error| ConnectError::Connect(to(), root_cause(&e));
         std::future::poll_fn(|cx| Service::poll_ready(&mut channel, cx)).await.map_err(failed)?;
         let response = Service::call(&mut channel, request);
-        Ok(Self { batches, acks: Acks::Waiting(Box::pin(response)), _channel: channel })
+        Ok(Self { batches, acks: Acks::Waiting(Box::pin(response)), channel })
+    }
+
+    /// Reports the agent's state on the stream's connection, within the time limit.
+    ///
+    /// # Errors
+    /// The server's status; `Unimplemented` of one that keeps no states.
+    pub fn report_status(
+        &self,
+        status: AgentStatus,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<(), Status>> + Send + use<> {
+        let mut client = proto::ingest_client::IngestClient::new(self.channel.clone());
+        let mut request = tonic::Request::new(status);
+        request.set_timeout(timeout);
+        async move {
+            let answered = tokio::time::timeout(timeout, client.report_status(request)).await;
+            let answered = answered.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer")));
+            answered.map(drop)
+        }
     }
 
     /// Whether the server has answered the request: its headers have come.

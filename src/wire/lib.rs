@@ -13,6 +13,7 @@
 //! | `proto_vec.rs` | protobuf into a growing buffer, OTLP's attributes and their values |
 //! | `story.rs` | stories to and from protobuf |
 //! | `json.rs` | decoded items as JSON |
+//! | `agent.rs` | agents as JSON |
 //! | `sequence_tracker.rs` | [`SequenceTracker`]: deduplication by sequence number |
 //! | `codec.rs` | [`RawCodec`]: gRPC codec with undecoded requests |
 //! | `service.rs` | server side of the `Ingest` service |
@@ -40,6 +41,7 @@
 //! accepts the fields in any other order too.
 
 mod access;
+mod agent;
 mod buffer;
 mod client;
 mod codec;
@@ -75,6 +77,7 @@ pub use access::{
     Access, AccessConfig, AccessCounts, AccessLayer, Caller, Denied, HandshakeFailure, Identity,
     ListenAddress, Listening, PeerInfo, Refused, Right, Rights, WatchedBody, bind,
 };
+pub use agent::agent_json;
 pub use client::{ConnectError, IngestClient, IngestClientConfig, SendError, StreamEnd};
 pub use codec::RawCodec;
 pub use decode::{Batch, BatchHead, Decoded, EventDecoder, Item, MAX_BATCH_BYTES, MAX_NODE_BYTES};
@@ -104,7 +107,9 @@ pub use reader::{WireCause, WireError};
 pub use retry_info::RpcStatus;
 pub use secret_file::SecretFile;
 pub use sequence_tracker::{Jump, SequenceCheck, SequenceSet, SequenceTracker, StreamItems};
-pub use service::{AckStream, BatchHandler, GrpcServer, IngestHandler, IngestServer, grpc_server};
+pub use service::{
+    AckStream, BatchHandler, GrpcServer, IngestHandler, IngestServer, MAX_STATUS_BYTES, grpc_server,
+};
 pub use signature::{webhook_key, webhook_signature};
 pub use story::{linked_from_proto, linked_to_proto, story_from_proto, story_to_proto};
 pub use tls::{ClientTls, ServerTls, TlsClientConfig, TlsError, TlsServerConfig};

@@ -12,18 +12,23 @@ use tokio::time::Sleep;
 use tokio_stream::Stream;
 use tonic::codec::CompressionEncoding;
 use tonic::codegen::{Body, BoxFuture, BoxStream, Service, StdError};
-use tonic::server::{Grpc, NamedService, StreamingService};
+use tonic::server::{Grpc, NamedService, StreamingService, UnaryService};
 use tonic::{Request, Response, Status, Streaming};
+use tonic_prost::ProstCodec;
 use tower_layer::Stack;
 
 use super::access::{Access, AccessLayer, Caller, Denied, PeerInfo, Refused};
 use super::codec::RawCodec;
 use super::decode::MAX_BATCH_BYTES;
 use super::door::DoorLayer;
-use super::proto::Ack;
+use super::proto::{Ack, AgentStatus, ReportStatusResponse};
 
 /// Path of the method.
 pub(super) const INGEST_PATH: &str = "/tapio.v1.Ingest/Ingest";
+/// Path of the method by which an agent reports its state.
+const REPORT_STATUS_PATH: &str = "/tapio.v1.Ingest/ReportStatus";
+/// Largest report.
+pub const MAX_STATUS_BYTES: usize = 16 * 1024;
 /// HTTP/2 flow control of a stream and of a connection: enough for a few batches in flight.
 pub(super) const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 pub(super) const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
@@ -44,6 +49,14 @@ pub trait IngestHandler: Send + Sync + 'static {
     /// # Errors
     /// A status that refuses the stream.
     fn open(&self, batches: Streaming<Bytes>, caller: Caller) -> Result<BoxStream<Ack>, Status>;
+
+    /// Takes an agent's report of its state.
+    ///
+    /// # Errors
+    /// A status that refuses it; by default, since the handler keeps none.
+    fn report_status(&self, _: AgentStatus, _: &Caller) -> Result<(), Status> {
+        Err(Status::unimplemented("this receiver keeps no status of agents"))
+    }
 }
 
 /// Serves `tapio.v1.Ingest`.
@@ -81,6 +94,19 @@ impl<H: IngestHandler> StreamingService<Bytes> for Method<H> {
     }
 }
 
+struct ReportStatus<H>(Arc<H>);
+
+impl<H: IngestHandler> UnaryService<AgentStatus> for ReportStatus<H> {
+    type Response = ReportStatusResponse;
+    type Future = std::future::Ready<Result<Response<ReportStatusResponse>, Status>>;
+
+    fn call(&mut self, request: Request<AgentStatus>) -> Self::Future {
+        let caller = Caller::of(request.extensions());
+        let taken = self.0.report_status(request.into_inner(), &caller);
+        std::future::ready(taken.map(|()| Response::new(ReportStatusResponse {})))
+    }
+}
+
 impl<H, B> Service<http::Request<B>> for IngestServer<H>
 where
     H: IngestHandler,
@@ -96,17 +122,24 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        if request.uri().path() != INGEST_PATH {
-            let unknown = Status::unimplemented(format!("no method {}", request.uri().path()));
-            return Box::pin(async move { Ok(unknown.into_http()) });
+        let handler = Arc::clone(&self.0);
+        match request.uri().path() {
+            INGEST_PATH => Box::pin(async move {
+                let mut grpc = Grpc::new(RawCodec::default())
+                    .apply_max_message_size_config(Some(MAX_BATCH_BYTES), None)
+                    .accept_compressed(CompressionEncoding::Zstd);
+                Ok(grpc.streaming(Method(handler), request).await)
+            }),
+            REPORT_STATUS_PATH => Box::pin(async move {
+                let mut grpc = Grpc::new(ProstCodec::default())
+                    .apply_max_message_size_config(Some(MAX_STATUS_BYTES), None);
+                Ok(grpc.unary(ReportStatus(handler), request).await)
+            }),
+            other => {
+                let unknown = Status::unimplemented(format!("no method {other}"));
+                Box::pin(async move { Ok(unknown.into_http()) })
+            }
         }
-        let method = Method(Arc::clone(&self.0));
-        Box::pin(async move {
-            let mut grpc = Grpc::new(RawCodec::default())
-                .apply_max_message_size_config(Some(MAX_BATCH_BYTES), None)
-                .accept_compressed(CompressionEncoding::Zstd);
-            Ok(grpc.streaming(method, request).await)
-        })
     }
 }
 

@@ -52,7 +52,8 @@ fn losses_are_logged_and_make_the_state_degraded() {
     let lines = fixture.file("events.jsonl", "no event\nnor this\n");
     let config = fixture.config("jsonl", Path::new(&lines));
     let agent = start(&["run", "--standalone", "--config", &config]);
-    let status = fixture.wait(|s| s["state"] == "degraded");
+    // Until its source is open, the state is degraded as well.
+    let status = fixture.wait(|s| s["state"] == "degraded" && s["degraded"][0].is_string());
     assert_eq!(status["degraded"][0], "jsonl collect/bad_input: 2 since the start");
     assert_eq!(status["unready"], Json::Array(Vec::new()), "it does its work");
     let log = utf8(&terminate(agent).stderr);

@@ -118,3 +118,26 @@ fn server_retires_by_age_while_it_runs() {
     assert_eq!(files.filter(|path| is_segment(path)).count(), 0);
     node.end();
 }
+
+#[test]
+fn oldest_segments_are_retired() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = ServerConfig {
+        segment_bytes: 256 * 1024,
+        retention_bytes: 1024 * 1024,
+        ..server_config(dir.path(), any_port())
+    };
+    let server = Server::start(small.clone()).unwrap();
+    let mut node = node(BridgeConfig { batch_bytes: 32 * 1024, ..super::config(server.grpc_addr) });
+    node.writers = node.feed(0..30_000).join().unwrap();
+    assert_cons1(&node.end(), 30_000, 30_000);
+    let store = server.status().store;
+    assert!(store.stored_bytes <= 1024 * 1024, "{store:?}");
+    assert!(store.segments_retired > 2, "{store:?}");
+    drop(server);
+    let storage = Storage::open(&small, Arc::new(OsFiles)).unwrap();
+    let found = all_events(&storage, &Filter::default());
+    let newest = Batch::parse(&found[0].batch).unwrap();
+    assert_eq!(newest.head.first_sequence + u64::from(newest.head.count), 30_000);
+    assert_eq!((storage.stats().corrupt_frames, storage.stats().torn_bytes), (0, 0));
+}

@@ -443,7 +443,9 @@ mod tests {
         assert_eq!(degradation(&loaded(3, 3)), "");
         let cause = degradation(&loaded(4, 3));
         assert!(
-            cause.starts_with("4 of 7 eBPF programs rejected; the first, cgroup_mkdir: no such hook"),
+            cause.starts_with(
+                "4 of 7 eBPF programs rejected; the first, cgroup_mkdir: no such hook"
+            ),
             "{cause}"
         );
     }

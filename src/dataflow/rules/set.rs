@@ -8,7 +8,7 @@ use super::log_filter::LogRules;
 use super::plan::KindPlan;
 use super::rule::Rule;
 use super::shape::Shape;
-use tapio_core::event::{Event, Name, Value, names};
+use tapio_core::event::{Event, Name, Value, names, stable_hash};
 use tapio_core::ring::{Route, Router};
 
 /// A set of rules. Immutable and shared; a reload makes a new one.
@@ -21,6 +21,7 @@ pub struct RuleSet {
     hasher: ahash::RandomState,
     plans: Box<[OnceLock<Box<KindPlan>>]>,
     log_rules: OnceLock<Arc<LogRules>>,
+    digest: OnceLock<[u8; 16]>,
 }
 
 /// The home entity of an event: the one whose lifecycle it belongs to if no rule joins it.
@@ -68,7 +69,18 @@ impl RuleSet {
             hasher: ahash::RandomState::new(),
             plans: std::iter::repeat_with(OnceLock::new).take(Name::CAPACITY).collect(),
             log_rules: OnceLock::new(),
+            digest: OnceLock::new(),
         }
+    }
+
+    /// A hash of the rules, the same on every node with equal rules, whatever files they are in.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 16] {
+        *self.digest.get_or_init(|| {
+            let mut ids: Vec<[u8; 16]> = self.rules.iter().map(|rule| rule.id().bytes()).collect();
+            ids.sort_unstable();
+            stable_hash(&[b"rules", ids.as_flattened()])
+        })
     }
 
     /// Compiles other rules for the same shards: keys keep their hashes and owners.

@@ -25,6 +25,7 @@ pub(crate) use start::release_start_memory;
 use tapio_core::clock;
 use tapio_core::memory::{self, MemoryLevel, MemoryPressure};
 use tapio_core::shutdown::Shutdown;
+pub(super) use usage::used_bytes;
 
 /// The time between two samples. In it a flood takes up some megabytes.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);

@@ -8,7 +8,7 @@ const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
 /// The memory of this process that the kernel can't take back, in bytes: anonymous and shared pages
 /// (`RssAnon` and `RssShmem` in proc(5)). Pages of files can be read again.
-pub(super) fn used_bytes() -> Option<u64> {
+pub(crate) fn used_bytes() -> Option<u64> {
     parse_status(&fs::read_to_string("/proc/self/status").ok()?)
 }
 

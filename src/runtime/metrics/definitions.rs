@@ -221,4 +221,5 @@ pub(super) const BRIDGE_METRICS: Names = &[
     ("circuit_state", "tapio_bridge_circuit_state"),
     ("queue_bytes", "tapio_bridge_queue_bytes"),
     ("spool_bytes", "tapio_bridge_spool_bytes"),
+    ("spool_oldest_seconds", "tapio_bridge_spool_oldest_seconds"),
 ];

@@ -9,7 +9,7 @@ use super::definitions::{Names, metric_of};
 use crate::export::SinkStats;
 use crate::metrics::{Page, process_metrics};
 use crate::runtime::status::Status;
-use tapio_collectors::{CollectorStatus, Health};
+use tapio_collectors::CollectorStatus;
 use tapio_core::counters::{Kind, Reading};
 use tapio_core::ring::Snapshot;
 use tapio_wire::Access;

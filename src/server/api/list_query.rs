@@ -91,7 +91,7 @@ fn set(request: &mut PageRequest, name: &str, value: &str, now_ns: u64) -> Resul
     Ok(())
 }
 
-fn parse_limit(text: &str) -> Result<u32, String> {
+pub(super) fn parse_limit(text: &str) -> Result<u32, String> {
     let limit = text.parse().ok().filter(|n| (1..=MAX_LIMIT as u32).contains(n));
     limit.ok_or_else(|| format!("{text:?} isn't a number from 1 to {MAX_LIMIT}"))
 }

@@ -8,12 +8,14 @@
 //! | `story.rs` | one story: its events, its graph, its explanation |
 //! | `graph.rs` | the entities of a story and how they are related |
 //! | `entities.rs` | one entity: its stories and events |
+//! | `agents.rs` | the agents |
 //! | `annotate.rs` | annotations of stories, silences |
 //! | `stream.rs` | stories and events as they are stored |
 //! | `page_json.rs` | the envelope of a page |
 //! | `openapi.rs` | the description of the API |
 //! | `problem.rs` | errors |
 
+mod agents;
 mod annotate;
 mod entities;
 mod graph;
@@ -60,6 +62,8 @@ const ROUTES: &[Route] = &[
     ("/api/v1/incidents/{id}", || get(story::incident)),
     ("/api/v1/events", || get(lists::events)),
     ("/api/v1/entities/{id}", || get(entities::entity)),
+    ("/api/v1/agents", || get(agents::agents)),
+    ("/api/v1/agents/{node}", || get(agents::agent)),
     ("/api/v1/stream", || get(stream::stream)),
     ("/api/v1/stats", || get(stats)),
     ("/openapi.json", || get(openapi::document)),

@@ -139,6 +139,12 @@ impl Storage {
         self.log.index_mut().stories.set_max(config.stories_kept);
     }
 
+    /// The age at which segments are retired, in nanoseconds; 0 for no limit.
+    #[must_use]
+    pub fn retention_age_ns(&self) -> u64 {
+        self.retention_age_ns
+    }
+
     /// Retires the segments whose batches were all received longer than the retention's age ago.
     /// The segment that is appended to is ended early, so that few of its batches outlast the age
     /// because of later ones. To be called about once a second; `now_ns` is the wall clock.

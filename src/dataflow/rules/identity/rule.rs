@@ -13,6 +13,13 @@ use tapio_core::event::stable_hash;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RuleId([u8; 16]);
 
+impl RuleId {
+    /// The identity as bytes, the same in each process.
+    pub(crate) fn bytes(self) -> [u8; 16] {
+        self.0
+    }
+}
+
 impl Rule {
     /// The rule's identity.
     #[must_use]
