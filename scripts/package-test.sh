@@ -45,7 +45,10 @@ has_files() {
     has 755 root:root usr/bin/tapio usr/libexec/tapio/tapio-cni usr/share/tapio/rules usr/share/doc/tapio
     has 644 root:root usr/lib/systemd/system/tapio.service usr/lib/systemd/system/tapio-server.service \
         etc/tapio/server.yaml usr/share/doc/tapio/{copyright,THIRD-PARTY-LICENSES,README.md,changelog.gz} \
-        usr/share/tapio/rules/oom-kill.yaml
+        usr/share/tapio/rules/oom-kill.yaml usr/share/bash-completion/completions/tapio \
+        usr/share/zsh/{vendor-completions,site-functions}/_tapio usr/share/fish/vendor_completions.d/tapio.fish \
+        usr/share/man/man1/{tapio,tapio-run,tapio-rules-check}.1.gz
+    [ "$(readlink "$root/usr/bin/kubectl-tapio")" = tapio ] || fail "usr/bin/kubectl-tapio isn't a link to tapio"
     has 600 root:root etc/tapio/tapio.yaml
 }
 
@@ -79,6 +82,8 @@ bare() {
     [ "$(in_root tapio --version)" = "tapio $version" ] || fail "tapio --version: $(in_root tapio --version)"
     in_root tapio check --config /etc/tapio/tapio.yaml
     in_root tapio check --config /etc/tapio/server.yaml
+    in_root kubectl-tapio --help | grep -q -- --namespace || fail "kubectl-tapio isn't the plugin"
+    in_root bash -n /usr/share/bash-completion/completions/tapio || fail "the completion for bash"
     in_root tapio rules check /usr/share/tapio/rules | tail -n 1
     in_root dpkg --verify tapio | grep . && fail "dpkg --verify: files differ from the package"
     say "install: files and rights are right, nothing is enabled or started"
@@ -104,7 +109,7 @@ bare() {
     if command -v rpm >/dev/null; then
         rpm -K --nosignature "$rpm" | grep -q 'digests OK' || fail "rpm -K: $(rpm -K "$rpm")"
         diff <(rpm -qlp "$rpm" | sort) <(cd "$work/next" && {
-            find usr etc -type f
+            find usr etc -type f -o -type l
             find etc/tapio usr/libexec/tapio usr/share/tapio usr/share/doc/tapio -type d
         } | sed 's,^,/,' | sort) || fail "the rpm has other files than the deb"
         # --nodeps, as Debian's libraries aren't in rpm's database: all else must be provided.
@@ -142,6 +147,7 @@ within() {
         sleep 0.3
     done
 }
+agent_is_listed() { inside tapio agents -o json | grep -q '"health":"running"'; }
 story_of_probe() { get 'http://127.0.0.1:7601/api/v1/stories?limit=50' | grep -q 'package-probe'; }
 
 # The units under a systemd of the bare Debian.
@@ -168,6 +174,8 @@ SETUP
     inside systemctl enable --now tapio-server tapio 2>/dev/null || { inside journalctl -u 'tapio*' --no-pager | tail -n 20; fail "the units don't start"; }
     say "systemd: installed, not started; both units start when enabled"
     inside systemd-run --quiet --unit=package-probe sh -c 'echo "package-probe: no such table" >&2; exit 3'
+    inside tapio status --wait-ready 60s >/dev/null || { inside tapio status; fail "the agent isn't ready"; }
+    within 30 agent_is_listed || { inside tapio agents; fail "the server doesn't list the agent"; }
     within 60 story_of_probe || { get http://127.0.0.1:7603/status; fail "no story of the failed unit within 60 s"; }
     say "systemd: the API has the story of a failed unit"
 

@@ -45,6 +45,8 @@ fi
 
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y Cargo.lock)}
 export SOURCE_DATE_EPOCH LC_ALL=C TZ=UTC
+# The default in the manual pages.
+unset TAPIO_SERVER
 umask 022
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
@@ -76,6 +78,18 @@ fi
 
 install -D -m 755 "$work/tapio" "$stage/usr/bin/tapio"
 install -D -m 755 "$work/tapio-cni" "$stage/usr/libexec/tapio/tapio-cni"
+# The plugin of kubectl is the same program.
+ln -s tapio "$stage/usr/bin/kubectl-tapio"
+# Debian's zsh reads vendor-completions, others read site-functions.
+completions=(bash:bash-completion/completions/tapio zsh:zsh/vendor-completions/_tapio
+    zsh:zsh/site-functions/_tapio fish:fish/vendor_completions.d/tapio.fish)
+for completion in "${completions[@]}"; do
+    file=$stage/usr/share/${completion#*:}
+    mkdir -p "$(dirname "$file")"
+    "$work/tapio" completion "${completion%%:*}" >"$file"
+done
+"$work/tapio" man "$stage/usr/share/man/man1"
+gzip -9n "$stage"/usr/share/man/man1/*.1
 for unit in deploy/systemd/*.service; do
     program=$(sed -n 's/^ExecStart=\([^ ]*\).*/\1/p' "$unit")
     [ -x "$stage$program" ] || { say "$unit starts $program, which no package contains"; exit 1; }

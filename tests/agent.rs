@@ -31,8 +31,12 @@ mod secrets_of_node;
 mod server;
 #[path = "agent/services.rs"]
 mod services;
+#[path = "agent/shell.rs"]
+mod shell;
 #[path = "agent/sigma.rs"]
 mod sigma;
+#[path = "agent/status.rs"]
+mod status;
 #[path = "support/mod.rs"]
 mod support;
 #[path = "agent/threads.rs"]

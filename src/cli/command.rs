@@ -1,13 +1,15 @@
 //! The commands and their dispatch.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use super::output::{BAD_USAGE, Usage, is_broken_pipe, message};
+use super::kubectl::{self, KubectlArgs};
+use super::output::{BAD_USAGE, Outcome, Usage, is_broken_pipe, message};
 use super::{
-    bench, check, config, debug, demo, doctor, load, notifications, quarantine, query, replay,
-    rules, run, server,
+    agents, bench, check, config, debug, demo, doctor, load, notifications, quarantine, query,
+    replay, rules, run, server, shell,
 };
 
 #[derive(Parser)]
@@ -17,6 +19,22 @@ use super::{
     about = "Correlates a node's events into stories: one trace, a ranked root cause, an impact, recommended actions."
 )]
 struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// The same commands as a plugin of kubectl.
+#[derive(Parser)]
+#[command(
+    name = "kubectl tapio",
+    bin_name = "kubectl tapio",
+    version,
+    about = "Queries the tapio server of a Kubernetes cluster.",
+    after_help = "Examples:\n  kubectl tapio agents\n  kubectl tapio -n monitoring tail --stories"
+)]
+struct KubectlCli {
+    #[command(flatten)]
+    at: KubectlArgs,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -62,21 +80,64 @@ enum Verb {
     Tail(query::tail::Args),
     /// Test the receivers of notifications, and print what they were not sent
     Notify(notifications::Args),
+    /// Show the agents of a server: state, losses, spool; of one node, also its collectors
+    Agents(agents::Args),
+    /// Show the state of the agent on this machine; exit code 1 if it isn't ok
+    Status(agents::StatusArgs),
     /// Print the events and stories that the server has refused
     Quarantine(quarantine::Args),
+    /// Print a completion script for a shell
+    Completion(shell::CompletionArgs),
+    /// Write a manual page for each command
+    Man(shell::ManArgs),
+    /// List the values that an argument can have, for completion
+    #[command(hide = true)]
+    Complete(shell::CompleteArgs),
 }
 
 /// Runs the command line.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(e) => {
-            let _ = e.print();
-            return ExitCode::from(if e.use_stderr() { BAD_USAGE } else { 0 });
-        }
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let outcome = match arguments.first() {
+        Some(program) if kubectl::is_plugin(program) => run_plugin(&arguments),
+        _ => parsed(Cli::try_parse_from(&arguments)).and_then(|cli| run_verb(cli.verb)),
     };
-    let outcome = match cli.verb {
+    match outcome {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => match error.downcast_ref::<clap::Error>() {
+            Some(e) => {
+                let _ = e.print();
+                ExitCode::from(if e.use_stderr() { BAD_USAGE } else { 0 })
+            }
+            None => {
+                message(&format!("tapio: {error:#}"));
+                ExitCode::from(if error.is::<Usage>() { BAD_USAGE } else { 1 })
+            }
+        },
+    }
+}
+
+/// Arguments that were parsed; an error is printed as clap does.
+fn parsed<T>(arguments: clap::error::Result<T>) -> anyhow::Result<T> {
+    Ok(arguments?)
+}
+
+/// Runs a command as a plugin of kubectl, with a tunnel to the server if it queries one.
+fn run_plugin(arguments: &[OsString]) -> Outcome {
+    let matches = parsed(KubectlCli::command().try_get_matches_from(arguments))?;
+    let cli = parsed(KubectlCli::from_arg_matches(&matches))?;
+    if !kubectl::needs_tunnel(&matches) {
+        return run_verb(cli.verb);
+    }
+    let tunnel = cli.at.open()?;
+    let arguments = kubectl::with_server(arguments, &tunnel);
+    run_verb(parsed(KubectlCli::try_parse_from(arguments))?.verb)
+}
+
+fn run_verb(verb: Verb) -> Outcome {
+    match verb {
         Verb::Run(args) => run::run(&args),
         Verb::Server(args) => server::run(&args),
         Verb::Check(args) => check::check(&args),
@@ -96,22 +157,17 @@ pub fn main() -> ExitCode {
         Verb::Silence(args) => query::silence::run(&args),
         Verb::Tail(args) => query::tail::run(&args),
         Verb::Notify(args) => notifications::run(&args),
+        Verb::Agents(args) => agents::run(&args),
+        Verb::Status(args) => agents::status(&args),
+        Verb::Completion(args) => shell::completion(&args, &Cli::command()),
+        Verb::Man(args) => shell::man(&args, Cli::command()),
+        Verb::Complete(args) => shell::complete(&args),
         Verb::Quarantine(args) => quarantine::run(&args),
-    };
-    match outcome {
-        Ok(code) => code,
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            message(&format!("tapio: {error:#}"));
-            ExitCode::from(if error.is::<Usage>() { BAD_USAGE } else { 1 })
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     /// The commands without subcommands, with their full names.
@@ -122,6 +178,22 @@ mod tests {
         }
         let below = |c: &&clap::Command| leaves(c, &format!("{path} {}", c.get_name()));
         visible.iter().flat_map(below).collect()
+    }
+
+    #[test]
+    fn arguments_do_not_collide() {
+        Cli::command().debug_assert();
+        KubectlCli::command().debug_assert();
+    }
+
+    #[test]
+    fn plugin_opens_a_tunnel_for_queries_only() {
+        let needs = |arguments: &[&str]| {
+            let arguments = [&["kubectl-tapio"], arguments].concat();
+            kubectl::needs_tunnel(&KubectlCli::command().try_get_matches_from(arguments).unwrap())
+        };
+        assert!(needs(&["agents"]) && needs(&["-n", "monitoring", "stories", "-n", "5"]));
+        assert!(!needs(&["agents", "--server", "h:1"]) && !needs(&["rules", "list"]));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The command line. Data goes to standard output, messages to standard error. Exit code 0:
 //! success; 1: failure; 2: invalid arguments, configuration or rules.
 
+mod agents;
 mod arguments;
 mod bench;
 mod check;
@@ -11,6 +12,7 @@ mod debug;
 mod demo;
 mod doctor;
 mod event_line;
+mod kubectl;
 mod listeners;
 mod live;
 mod load;
@@ -28,6 +30,7 @@ mod rules;
 mod run;
 mod server;
 mod service;
+mod shell;
 mod signals;
 mod story;
 mod telemetry;

@@ -14,6 +14,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("tapio demo", "root, for seconds"),
     ("tapio bench ", "minutes; tests/agent/bench.rs runs short ones"),
     ("tapio load ", "an agent at the default port"),
+    ("tapio status", "an agent at the default port"),
     ("tapio run --standalone", "the default ports"),
     ("tapio rules suggest > ", "an agent at the default port"),
     ("tapio notify ", "receivers of notifications; tests/notify runs both verbs"),
@@ -114,6 +115,8 @@ fn every_example_of_the_help_works() {
             command = command.replace(digits, &id[..8]);
         }
         command = command.replace("3fa4b2c1d0e9", silence["id"].as_str().unwrap());
+        // The node of the recordings.
+        command = command.replace("worker-1", "test");
         let mut process = start(&server, dir.path(), &command);
         if ENDLESS.iter().any(|part| command.contains(part)) {
             std::thread::sleep(STARTED);

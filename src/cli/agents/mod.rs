@@ -1,0 +1,17 @@
+//! `tapio agents` and `tapio status`: the agents as a server lists them, and the agent of this
+//! machine as it reports itself.
+//!
+//! | file | purpose |
+//! | --- | --- |
+//! | `list.rs` | `tapio agents` |
+//! | `status.rs` | `tapio status` |
+//! | `sections.rs` | the parts of a status as text |
+//! | `text.rs` | sizes, ages and accounts as text |
+
+mod list;
+mod sections;
+mod status;
+mod text;
+
+pub(super) use list::{Args, node_names, run};
+pub(super) use status::{StatusArgs, status};
