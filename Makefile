@@ -7,7 +7,7 @@ export RUST_TEST_THREADS ?= $(shell n=$$(nproc); echo $$((n > 4 ? n : 4)))
 
 .DEFAULT_GOAL := help
 .PHONY: help deps build run demo test test-fast test-integration test-performance lint unit loom sanitize instructions fuzz fuzz-api \
-	fuzz-canary delivery-canary test-incidents test-soak test-e2e test-chart test-notify package test-package image deny bench doc \
+	fuzz-canary delivery-canary test-incidents test-soak test-e2e test-chart test-notify test-page package test-package image deny bench doc \
 	clean
 
 help: ## list the targets
@@ -88,6 +88,9 @@ image: $(if $(TAPIO_BINARY),,build) ## build an OCI image of the agent in target
 
 test-package: package image ## install, upgrade, run and purge the packages in a bare Debian, as root
 	@scripts/package-test.sh
+
+test-page: ## test the page in Chromium, which is installed where it is missing
+	@scripts/test-page.sh
 
 test-chart: ## test the Helm chart, the Kustomize base and the alerts: rendered, checked, applied to a real API server
 	@scripts/test-chart.sh

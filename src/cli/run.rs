@@ -49,6 +49,9 @@ pub(super) struct RunArgs {
     /// Run an embedded server in the same process and print stories as they occur
     #[arg(long)]
     standalone: bool,
+    /// Folder of the page's files, instead of those in the program: for work on them
+    #[arg(long, value_name = "DIR", requires = "standalone")]
+    web_dir: Option<PathBuf>,
     /// Exit when every source has been read to its end
     #[arg(long)]
     until_finished: bool,
@@ -79,7 +82,8 @@ fn place_threads(config: &Config, rows: &[Row]) -> anyhow::Result<ThreadLayout> 
 }
 
 pub(super) fn run(args: &RunArgs) -> Outcome {
-    let config = config(args.config.as_deref())?;
+    let mut config = config(args.config.as_deref())?;
+    config.set_web_dir(args.web_dir.as_deref());
     let mut in_force = config.clone();
     let log = log::start(&config)?;
     process::prepare();

@@ -26,10 +26,14 @@ pub(super) struct Args {
     /// Configuration file; without one, the defaults apply. SIGHUP reloads it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Folder of the page's files, instead of those in the program: for work on them
+    #[arg(long, value_name = "DIR")]
+    web_dir: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
     let mut started = config(args.config.as_deref())?;
+    started.set_web_dir(args.web_dir.as_deref());
     let log = log::start(&started)?;
     process::prepare();
     let mut service = Service::new(ServiceManager::from_environment());

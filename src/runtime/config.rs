@@ -260,6 +260,12 @@ impl Config {
         OtlpService { name, version, environment, cluster: self.cluster.clone() }
     }
 
+    /// Serves the page from a folder, which a confined process may read.
+    pub fn set_web_dir(&mut self, dir: Option<&Path>) {
+        self.paths.extend(dir.map(Path::to_owned));
+        self.server.web_dir = dir.map(Path::to_owned);
+    }
+
     /// The server's configuration, with a default store that this user can write to.
     #[must_use]
     pub fn server(&self) -> ServerConfig {

@@ -70,6 +70,12 @@ pub struct ServerConfig {
     /// The cluster's name, for notifications.
     #[serde(skip)]
     pub cluster: String,
+    /// Where the page opens a trace, with `{trace_id}` in the place of its id:
+    /// `https://tempo.example/trace/{trace_id}`. Empty: nowhere.
+    pub trace_url: String,
+    /// The folder of the page's files, for work on them; `None`: those in the program.
+    #[serde(skip)]
+    pub web_dir: Option<PathBuf>,
 }
 
 impl Default for ServerConfig {
@@ -93,6 +99,8 @@ impl Default for ServerConfig {
             stories_kept: 10_000,
             notify: Vec::new(),
             cluster: String::new(),
+            trace_url: String::new(),
+            web_dir: None,
         }
     }
 }
@@ -139,6 +147,11 @@ impl ServerConfig {
         }
         if self.stories_kept == 0 {
             return Err("stories_kept: must be at least 1".into());
+        }
+        let is_web =
+            ["http://", "https://"].iter().any(|scheme| self.trace_url.starts_with(scheme));
+        if !self.trace_url.is_empty() && !(is_web && self.trace_url.contains("{trace_id}")) {
+            return Err("trace_url: not an http:// or https:// address with {trace_id}".into());
         }
         check_receivers(&self.notify).map_err(|(_, cause)| format!("notify: {cause}"))
     }

@@ -16,7 +16,7 @@ use super::shared::Shared;
 use super::status::ServerStatus;
 use super::story_log::SharedLog;
 use super::sync::SyncThread;
-use super::{health, http, operate_rpc, query, query_line};
+use super::{health, http, operate_rpc, page, query, query_line};
 use crate::notify::{Notifier, Placed, ReceiverConfig, StoryLog};
 use crate::store::{Files, OsFiles};
 use crate::telemetry::MetricSource;
@@ -148,6 +148,7 @@ fn grpc_right(_: &Method, path: &str) -> Option<Right> {
 fn http_right(method: &Method, path: &str) -> Option<Right> {
     match (path, *method == Method::GET || *method == Method::HEAD) {
         ("/healthz" | "/readyz", _) => None,
+        (path, true) if page::is_static(path) => None,
         (_, true) => Some(Right::Read),
         (_, false) => Some(Right::Operate),
     }

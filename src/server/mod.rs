@@ -20,6 +20,7 @@
 //! | `http.rs` | the listener for HTTP: the API, health checks, metrics |
 //! | `api/` | JSON over HTTP |
 //! | `agents/` | what the server has received of each node, and its agent's last status |
+//! | `page/` | the web page |
 //! | `annotations/` | what operators note about stories |
 //! | `metrics.rs` | `/metrics` |
 //! | `status.rs` | [`ServerStatus`]: the counters |
@@ -39,6 +40,7 @@ mod ingest;
 mod metrics;
 mod operate;
 mod operate_rpc;
+mod page;
 mod query;
 mod query_line;
 mod scrub;

@@ -35,6 +35,19 @@ const WEB_STREAMS: usize = 64;
 const MAX_DELAY_NS: u64 = 60_000_000_000;
 const DELAY_DIGITS: u8 = 3;
 
+/// What the page needs of the configuration.
+pub(super) struct PageSettings {
+    /// The folder of its files, instead of those in the program.
+    pub(super) dir: Option<PathBuf>,
+    pub(super) trace_url: String,
+}
+
+impl PageSettings {
+    fn of(config: &ServerConfig) -> Self {
+        Self { dir: config.web_dir.clone(), trace_url: config.trace_url.clone() }
+    }
+}
+
 /// Work of the disk that can fail by itself.
 #[derive(Clone, Copy)]
 pub(super) enum DiskWork {
@@ -86,6 +99,8 @@ pub(super) struct Shared {
     sync_interval_ns: AtomicU64,
     /// The sender processes that have a stream open.
     pub(super) senders: OpenSenders,
+    /// What the page needs of the configuration.
+    pub(super) page: PageSettings,
     /// Access to the listeners, where there are any.
     access: OnceLock<[Arc<Access>; 2]>,
 }
@@ -117,6 +132,7 @@ impl Shared {
             queries: QueryLine::new(query_line::running()),
             sync_interval_ns: AtomicU64::new(config.sync_interval.as_nanos() as u64),
             senders: OpenSenders::default(),
+            page: PageSettings::of(config),
             access: OnceLock::new(),
         })
     }

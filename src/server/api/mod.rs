@@ -9,6 +9,7 @@
 //! | `graph.rs` | the entities of a story and how they are related |
 //! | `entities.rs` | one entity: its stories and events |
 //! | `agents.rs` | the agents |
+//! | `rules.rs` | the rules in words, with the number of stories of each |
 //! | `annotate.rs` | annotations of stories, silences |
 //! | `stream.rs` | stories and events as they are stored |
 //! | `page_json.rs` | the envelope of a page |
@@ -24,6 +25,7 @@ mod lists;
 mod openapi;
 mod page_json;
 mod problem;
+mod rules;
 mod story;
 mod stream;
 
@@ -64,6 +66,7 @@ const ROUTES: &[Route] = &[
     ("/api/v1/entities/{id}", || get(entities::entity)),
     ("/api/v1/agents", || get(agents::agents)),
     ("/api/v1/agents/{node}", || get(agents::agent)),
+    ("/api/v1/rules", || get(rules::rules)),
     ("/api/v1/stream", || get(stream::stream)),
     ("/api/v1/stats", || get(stats)),
     ("/openapi.json", || get(openapi::document)),

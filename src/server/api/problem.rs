@@ -31,7 +31,7 @@ impl Problem {
     }
 
     /// Nothing with this id.
-    pub(super) fn missing(noun: &str, id: impl std::fmt::Display) -> Self {
+    pub(crate) fn missing(noun: &str, id: impl std::fmt::Display) -> Self {
         Self::new(StatusCode::NOT_FOUND, format!("no {noun} {id}"))
     }
 }

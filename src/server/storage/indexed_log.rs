@@ -1,5 +1,6 @@
 //! The log of batches and its indexes.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use super::batch_index::BatchIndex;
 use super::event_query::EventSelection;
 use super::page::Cursor;
 use super::query_filter::Filter;
+use super::story_index::RuleUse;
 use super::story_query::StorySelection;
 use crate::server::config::ServerConfig;
 use crate::store::{
@@ -194,6 +196,11 @@ impl Storage {
         segments.extend(self.log.appended_segment());
         segments.reverse();
         EventSelection { filter, before, log, segments }
+    }
+
+    /// The rules of the stories in the index, by name.
+    pub(crate) fn rules_of_stories(&self) -> BTreeMap<String, RuleUse> {
+        self.log.index().stories.rules()
     }
 
     /// Stories in the index.

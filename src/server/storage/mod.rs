@@ -32,4 +32,5 @@ pub use event_query::{EventSelection, MatchingBatch};
 pub use indexed_log::{Storage, StorageStats};
 pub use page::{Budget, Cursor, List, Page};
 pub use query_filter::{Filter, InvalidParameter, StateFilter};
+pub(crate) use story_index::RuleUse;
 pub use story_query::StorySelection;

@@ -110,6 +110,17 @@ fn id_of(entry: &StoryEntry) -> [u8; 16] {
     first_sixteen(&entry.id)
 }
 
+/// The stories of a rule that are listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RuleUse {
+    /// Their pattern.
+    pub(crate) pattern: String,
+    /// Their number.
+    pub(crate) stories: u64,
+    /// The latest time of one of their members, nanoseconds since the Unix epoch.
+    pub(crate) last_ns: u64,
+}
+
 /// The id of a story, and the node it is from: two nodes may send the same story.
 type Key = ([u8; 16], String);
 
@@ -212,6 +223,22 @@ impl StoryIndex {
             }
             is_kept
         });
+    }
+
+    /// The rules of the stories, by name.
+    pub(super) fn rules(&self) -> BTreeMap<String, RuleUse> {
+        let mut rules: BTreeMap<String, RuleUse> = BTreeMap::new();
+        for located in self.by_update.values().filter(|located| !located.is_retracted()) {
+            let StoryEntry { rule, pattern, last_ns, .. } = &located.entry;
+            if let Some(used) = rules.get_mut(rule) {
+                used.stories += 1;
+                used.last_ns = used.last_ns.max(*last_ns);
+            } else {
+                let used = RuleUse { pattern: pattern.clone(), stories: 1, last_ns: *last_ns };
+                rules.insert(rule.clone(), used);
+            }
+        }
+        rules
     }
 
     pub(super) fn len(&self) -> usize {
