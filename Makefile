@@ -6,7 +6,7 @@ export CARGO_TERM_COLOR ?= auto
 export RUST_TEST_THREADS ?= $(shell n=$$(nproc); echo $$((n > 4 ? n : 4)))
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build run demo test test-fast test-integration test-performance lint unit loom sanitize instructions fuzz fuzz-api \
+.PHONY: help deps build dist run demo test test-fast test-integration test-performance lint unit loom sanitize instructions fuzz fuzz-api \
 	fuzz-canary delivery-canary test-incidents test-soak test-e2e test-chart test-notify test-page package test-package image deny bench doc \
 	clean
 
@@ -19,6 +19,10 @@ deps: ## install what the build needs in addition to Rust: clang, libbpf's heade
 build: deps ## build the release binaries: tapio, and the static CNI plugin tapio-cni
 	$(CARGO) build --release --locked --bin tapio
 	$(CARGO) rustc --release --locked --bin tapio-cni -- -C target-feature=+crt-static -C strip=symbols
+
+dist: deps ## build the programs for packages: smaller, which takes longer
+	$(CARGO) build --profile dist --locked --bin tapio
+	$(CARGO) rustc --profile dist --locked --bin tapio-cni -- -C target-feature=+crt-static -C strip=symbols
 
 run: build ## run the agent with an embedded server on this machine's real events
 	@scripts/as-root.sh target/release/tapio run --standalone
@@ -80,10 +84,10 @@ test-soak: build ## run half an hour of load: no event lost, memory constant (SO
 test-e2e: deps ## test the collectors against a real API server and a real node, which are built first
 	@scripts/e2e.sh
 
-package: $(if $(TAPIO_BINARY),,build) ## pack deb, rpm, tar.gz, SBOM and checksums in target/package
+package: $(if $(TAPIO_BINARY),,dist) ## pack deb, rpm, tar.gz, SBOM and checksums in target/package
 	@scripts/package.sh
 
-image: $(if $(TAPIO_BINARY),,build) ## build an OCI image of the agent in target/package/image and image.tar, without a daemon
+image: $(if $(TAPIO_BINARY),,dist) ## build an OCI image of the agent in target/package/image and image.tar, without a daemon
 	@scripts/package.sh image
 
 test-package: package image ## install, upgrade, run and purge the packages in a bare Debian, as root

@@ -148,7 +148,7 @@ within() {
     done
 }
 agent_is_listed() { inside tapio agents -o json | grep -q '"health":"running"'; }
-story_of_probe() { get 'http://127.0.0.1:7601/api/v1/stories?limit=50' | grep -q 'package-probe'; }
+story_of_probe() { inside tapio stories --since 5m -o wide | grep -q 'package-probe'; }
 
 # The units under a systemd of the bare Debian.
 booted() {
@@ -177,7 +177,7 @@ SETUP
     inside tapio status --wait-ready 60s >/dev/null || { inside tapio status; fail "the agent isn't ready"; }
     within 30 agent_is_listed || { inside tapio agents; fail "the server doesn't list the agent"; }
     within 60 story_of_probe || { get http://127.0.0.1:7603/status; fail "no story of the failed unit within 60 s"; }
-    say "systemd: the API has the story of a failed unit"
+    say "systemd: tapio stories has the story of a failed unit"
 
     inside dpkg --force-confold -i /srv/next.deb >"$work/dpkg.log" 2>&1 || { cat "$work/dpkg.log"; fail "upgrade"; }
     [ "$(inside systemctl is-active tapio)" = active ] || fail "the upgrade stopped the agent"

@@ -4,21 +4,21 @@
 #
 # usage: scripts/package.sh [image]    image: only the OCI image, as target/package/image and .tar
 #
-# TAPIO_BINARY, TAPIO_CNI_BINARY: the programs to pack, by default those of `make build`.
+# TAPIO_BINARY, TAPIO_CNI_BINARY: the programs to pack, by default those of `make dist`.
 # TAPIO_PACKAGE_DIR: the folder for the packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 say() { echo "package: $*" >&2; }
 
-tapio=${TAPIO_BINARY:-target/release/tapio}
-cni=${TAPIO_CNI_BINARY:-target/release/tapio-cni}
+tapio=${TAPIO_BINARY:-target/dist/tapio}
+cni=${TAPIO_CNI_BINARY:-target/dist/tapio-cni}
 out=${TAPIO_PACKAGE_DIR:-target/package}
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 # Of the stripped program, in MiB.
 goal=25
 for program in "$tapio" "$cni"; do
-    [ -x "$program" ] || { say "$program is missing: run make build"; exit 1; }
+    [ -x "$program" ] || { say "$program is missing: run make dist"; exit 1; }
 done
 case $(uname -m) in
 x86_64) deb_arch=amd64 ;;

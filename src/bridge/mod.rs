@@ -7,6 +7,7 @@
 //! | `parts.rs` | [`Bridge`]: the parts that it is started with |
 //! | `handle.rs` | [`BridgeHandle`]: start and join |
 //! | `worker.rs` | the thread: when to read, send, sleep and end |
+//! | `wait.rs` | its waits |
 //! | `batcher.rs` | rings → batches |
 //! | `outbox.rs` | [`Outbox`]: finished batches → spool and queues, in two lanes |
 //! | `failure_log.rs` | what is said of a disk that refuses batches |
@@ -24,6 +25,7 @@
 //! | `queue.rs` | unacknowledged batches in memory |
 //! | `batch.rs` | a batch on its way |
 //! | `split.rs` | divides a batch that the server refuses |
+//! | `refused.rs` | how refusals were handled |
 //! | `quarantine.rs` | the file of refused items |
 //! | `link.rs` | the connection to one of the servers |
 //! | `report.rs` | [`LatestReport`]: the agent's reports of its own state |
@@ -52,6 +54,7 @@ mod outbox;
 mod parts;
 mod quarantine;
 mod queue;
+mod refused;
 mod report;
 mod room;
 mod split;
@@ -61,6 +64,7 @@ mod spool_ids;
 mod spool_index;
 mod stats;
 mod trace_context;
+mod wait;
 mod worker;
 
 pub use circuit::CircuitState;

@@ -19,6 +19,7 @@ use super::lane::Lane;
 use super::lanes::{IMPORTANT, LANE_NAMES, LANES, ORDINARY, epoch_of};
 use super::quarantine::Quarantine;
 use super::queue::Acknowledged;
+use super::refused::Refused;
 use super::room::Room;
 use super::spool::{LaneSpool, Spool};
 use super::spool_index::total_of;
@@ -486,17 +487,4 @@ impl Outbox {
         self.account.receive(events);
         self.account.drop_unspooled(events, reason);
     }
-}
-
-/// How refused batches were handled.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Refused {
-    /// Batches that were divided: their pieces need a new stream.
-    pub(super) splits: u64,
-    /// Events that were dropped.
-    pub(super) events: u64,
-    /// Items that are in quarantine.
-    pub(super) quarantined: u64,
-    /// The server's cause for the first of them.
-    pub(super) cause: Option<String>,
 }

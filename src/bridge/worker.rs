@@ -23,6 +23,7 @@ use super::parts::Bridge;
 use super::queue::Acknowledged;
 use super::report::Reporter;
 use super::stats::BridgeStats;
+use super::wait::Wait;
 use crate::store::{Files, OsFiles};
 use crate::timer::FineTimer;
 use tapio_core::clock;
@@ -73,16 +74,6 @@ pub(super) struct Worker {
     refused: Option<Instant>,
     /// Whether the lost connection was logged: each outage is logged once.
     outage_logged: bool,
-}
-
-/// The events that end a wait, besides changes of the connection.
-#[derive(Clone, Copy)]
-struct Wait {
-    timeout: Duration,
-    /// Records in a ring; the bell is armed for them.
-    for_rings: bool,
-    /// An ack: batches or records wait for room.
-    for_acks: bool,
 }
 
 impl Worker {

@@ -249,7 +249,7 @@ fn list(args: &List) -> Outcome {
 
 fn test(args: &Paths) -> Outcome {
     let rules = load_rules(&args.paths)?;
-    let (mut passed, mut failed) = (0, 0);
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     let mut untested = Vec::new();
     for rule in &rules {
         let results = run_rule_tests(rule)?;
@@ -257,6 +257,11 @@ fn test(args: &Paths) -> Outcome {
             untested.push(rule.name.text());
         }
         for result in results {
+            // The recordings of built-in rules are in tapio's source only.
+            if args.paths.is_empty() && result.missing.is_some() {
+                skipped += 1;
+                continue;
+            }
             let position = result.position;
             let is_passed = result.differences.is_empty();
             *(if is_passed { &mut passed } else { &mut failed }) += 1;
@@ -282,6 +287,9 @@ fn test(args: &Paths) -> Outcome {
             "tests passed: {passed}, failed: {failed}; rules without tests: {}",
             untested.len()
         ))?;
+        if skipped > 0 {
+            print(&format!("skipped: {skipped}, whose recordings are in tapio's source only"))?;
+        }
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

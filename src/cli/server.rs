@@ -13,7 +13,7 @@ use super::run::config;
 use super::service::Service;
 use super::signals::Signals;
 use super::{log, process, telemetry};
-use crate::runtime::Sandbox;
+use crate::runtime::{Sandbox, builtin_rule_texts};
 use crate::server::Server;
 use crate::telemetry::in_span;
 
@@ -43,6 +43,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     let limits = sandbox.as_ref().map(|sandbox| &*sandbox.state);
     let mut telemetry = telemetry::start(&started, "-server", &log)?;
     let mut server = in_span("server.start", || Server::start(started.server()))?;
+    server.describe_rules(builtin_rule_texts);
     telemetry::export_metrics(telemetry.as_mut(), server.metrics());
     while !signals.is_shutdown() && !server.is_finished() {
         service.report_server(server.http_addr, "receiving");

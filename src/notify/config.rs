@@ -63,8 +63,7 @@ pub struct ReceiverConfig {
     pub link: String,
 }
 
-/// Alertmanager. `tls`, `token_file`, `headers`, `timeout` and `insecure` are the same in all
-/// kinds.
+/// Alertmanager.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AlertmanagerConfig {
@@ -101,20 +100,20 @@ pub struct WebhookConfig {
     /// The file of the key by which requests are signed.
     #[serde(default)]
     pub secret_file: Option<PathBuf>,
-    /// As in [`AlertmanagerConfig`].
+    /// TLS of a URL that is `https://`.
     #[serde(default)]
     pub tls: Option<TlsClientConfig>,
-    /// As in [`AlertmanagerConfig`].
+    /// The file of a token, sent as `Authorization: Bearer`.
     #[serde(default)]
     pub token_file: Option<PathBuf>,
-    /// As in [`AlertmanagerConfig`].
+    /// Headers of each request.
     #[serde(default)]
     pub headers: BTreeMap<String, SecretText>,
-    /// As in [`AlertmanagerConfig`].
+    /// Time limit of a request.
     #[serde(default = "timeout", with = "tapio_core::durations")]
     #[schemars(with = "tapio_core::durations::DurationText")]
     pub timeout: Duration,
-    /// As in [`AlertmanagerConfig`].
+    /// Whether a URL beyond this machine may be `http://`.
     #[serde(default)]
     pub insecure: bool,
 }
@@ -132,17 +131,17 @@ pub struct SlackConfig {
     /// The id of the channel, for the Web API.
     #[serde(default)]
     pub channel: String,
-    /// As in [`AlertmanagerConfig`].
+    /// TLS of a URL that is `https://`.
     #[serde(default)]
     pub tls: Option<TlsClientConfig>,
-    /// As in [`AlertmanagerConfig`].
+    /// Headers of each request.
     #[serde(default)]
     pub headers: BTreeMap<String, SecretText>,
-    /// As in [`AlertmanagerConfig`].
+    /// Time limit of a request.
     #[serde(default = "timeout", with = "tapio_core::durations")]
     #[schemars(with = "tapio_core::durations::DurationText")]
     pub timeout: Duration,
-    /// As in [`AlertmanagerConfig`].
+    /// Whether a URL beyond this machine may be `http://`.
     #[serde(default)]
     pub insecure: bool,
 }
@@ -270,6 +269,23 @@ impl ReceiverConfig {
             (Some(kind), None) => Ok(kind),
             _ => Err("needs one of alertmanager, webhook, slack".into()),
         }
+    }
+
+    /// The texts of the configuration that may be secrets: addresses and headers.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<&str> {
+        let urls = [
+            self.alertmanager.as_ref().map(|one| &one.url),
+            self.webhook.as_ref().map(|one| &one.url),
+            self.slack.as_ref().and_then(|one| one.url.as_ref()),
+        ];
+        let headers = [
+            self.alertmanager.as_ref().map(|one| &one.headers),
+            self.webhook.as_ref().map(|one| &one.headers),
+            self.slack.as_ref().map(|one| &one.headers),
+        ];
+        let headers = headers.into_iter().flatten().flat_map(BTreeMap::values);
+        urls.into_iter().flatten().chain(headers).map(SecretText::expose).collect()
     }
 
     /// Validates the values.

@@ -26,6 +26,7 @@
 //! | `service_state.rs` | what services usually do, over restarts |
 //! | `recovery_log.rs` | the recovery log: relevant events on disk, from which a restart restores |
 //! | `rows.rs` | properties of the collectors by number |
+//! | `rule_texts.rs` | the built-in rules in words |
 //! | `settings/` | the schema of the configuration, its keys, the values in force, differences |
 //! | `reload.rs` | reloads the rule set when its files change |
 
@@ -47,6 +48,7 @@ mod recovery_log;
 mod reload;
 mod report;
 mod rows;
+mod rule_texts;
 mod sandbox;
 mod sections;
 mod service_state;
@@ -69,6 +71,7 @@ pub use memory::{LimitedMemory, MemoryLimit, MemoryStats};
 pub use operator::{OPERATOR_HEADER, OperatorSecret};
 pub use recovery_log::{RecoveryLogState, RecoveryLogStats};
 pub use reload::ReloadStats;
+pub use rule_texts::builtin_rule_texts;
 pub use sandbox::{Sandbox, SandboxError, SandboxState};
 pub use sections::{
     AdminConfig, DataflowConfig, DebugConfig, LogConfig, LogFormat, RecorderConfig, SandboxConfig,

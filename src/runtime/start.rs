@@ -7,6 +7,7 @@ use super::memory::{LimitedMemory, MemoryWatch};
 use super::recovery_log::{RecoveryLog, RecoveryLogState};
 use super::reload::{self, RuleFiles};
 use super::rows::{accounts, given_times, origin};
+use super::rule_texts::builtin_rule_texts;
 use super::service_state::kept_services;
 use super::start_error::{StartError, system_error};
 use crate::bridge::{
@@ -101,6 +102,7 @@ pub(super) fn watch_memory(
 /// Starts the embedded server and makes it the bridge's endpoint.
 pub(super) fn start_server(config: &mut Config) -> Result<ServerHandle, StartError> {
     let server = Server::start(config.server()).map_err(system_error("embedded server"))?;
+    server.describe_rules(builtin_rule_texts);
     config.bridge.endpoint = server.grpc_endpoint().to_owned();
     Ok(server)
 }

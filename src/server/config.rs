@@ -150,7 +150,8 @@ impl ServerConfig {
         }
         let is_web =
             ["http://", "https://"].iter().any(|scheme| self.trace_url.starts_with(scheme));
-        if !self.trace_url.is_empty() && !(is_web && self.trace_url.contains("{trace_id}")) {
+        let is_fine = is_web && self.trace_url.contains("{trace_id}");
+        if !self.trace_url.is_empty() && !is_fine {
             return Err("trace_url: not an http:// or https:// address with {trace_id}".into());
         }
         check_receivers(&self.notify).map_err(|(_, cause)| format!("notify: {cause}"))

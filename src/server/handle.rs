@@ -11,6 +11,7 @@ use axum::http::Method;
 use super::config::ServerConfig;
 use super::health::{Health, ServerHealth};
 use super::ingest::Ingest;
+use super::rule_text::RuleText;
 use super::scrub::ScrubThread;
 use super::shared::Shared;
 use super::status::ServerStatus;
@@ -208,6 +209,11 @@ impl ServerHandle {
     pub fn metrics(&self) -> MetricSource {
         let shared = Arc::clone(&self.shared);
         MetricSource::new(move || shared.metrics())
+    }
+
+    /// Sets the source of the rules in words that come with the server, for its page.
+    pub fn describe_rules(&self, source: fn() -> Vec<RuleText>) {
+        self.shared.rules.set(source);
     }
 
     /// Takes over retention, `sync_interval` and `stories_kept`; the rest takes effect at a start

@@ -20,6 +20,7 @@
 //! | `http.rs` | the listener for HTTP: the API, health checks, metrics |
 //! | `api/` | JSON over HTTP |
 //! | `agents/` | what the server has received of each node, and its agent's last status |
+//! | `rule_text.rs` | [`RuleText`]: rules in words |
 //! | `page/` | the web page |
 //! | `annotations/` | what operators note about stories |
 //! | `metrics.rs` | `/metrics` |
@@ -43,6 +44,7 @@ mod operate_rpc;
 mod page;
 mod query;
 mod query_line;
+mod rule_text;
 mod scrub;
 mod senders;
 mod shared;
@@ -56,6 +58,7 @@ pub use config::ServerConfig;
 pub use handle::{Server, ServerHandle};
 pub use health::ServerHealth;
 pub use ingest::{Ingest, IngestStream};
+pub use rule_text::RuleText;
 pub use status::{AccessStats, LatencyStats, ServerCounts, ServerStatus};
 pub use storage::{
     Budget, Cursor, EventSelection, Filter, InvalidParameter, List, MatchingBatch, Page,

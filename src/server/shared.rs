@@ -15,6 +15,7 @@ use super::annotations::Annotations;
 use super::config::ServerConfig;
 use super::health::Health;
 use super::query_line::{self, Place, QueryError, QueryLine};
+use super::rule_text::RuleTexts;
 use super::senders::OpenSenders;
 use super::status::{AccessStats, LatencyStats, ServerCounts, ServerStatus};
 use super::storage::Storage;
@@ -35,7 +36,7 @@ const WEB_STREAMS: usize = 64;
 const MAX_DELAY_NS: u64 = 60_000_000_000;
 const DELAY_DIGITS: u8 = 3;
 
-/// What the page needs of the configuration.
+/// The page's part of the configuration.
 pub(super) struct PageSettings {
     /// The folder of its files, instead of those in the program.
     pub(super) dir: Option<PathBuf>,
@@ -99,8 +100,10 @@ pub(super) struct Shared {
     sync_interval_ns: AtomicU64,
     /// The sender processes that have a stream open.
     pub(super) senders: OpenSenders,
-    /// What the page needs of the configuration.
+    /// The page's part of the configuration.
     pub(super) page: PageSettings,
+    /// The rules that come with the server.
+    pub(super) rules: RuleTexts,
     /// Access to the listeners, where there are any.
     access: OnceLock<[Arc<Access>; 2]>,
 }
@@ -133,6 +136,7 @@ impl Shared {
             sync_interval_ns: AtomicU64::new(config.sync_interval.as_nanos() as u64),
             senders: OpenSenders::default(),
             page: PageSettings::of(config),
+            rules: RuleTexts::default(),
             access: OnceLock::new(),
         })
     }

@@ -47,7 +47,7 @@ fn endpoints_whose_tls_is_impossible_are_refused() {
     let fixture = TestAgent::new();
     let check = |bridge: &str| {
         let file = fixture.file("tapio.yaml", &format!("bridge: {{ {bridge} }}"));
-        let output = run(&["check", "--config", &file]);
+        let output = run(&["check", "--no-environment", "--config", &file]);
         (output.status.success(), utf8(&output.stderr))
     };
     let folder = tempfile::tempdir().unwrap();

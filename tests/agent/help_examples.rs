@@ -17,6 +17,9 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("tapio status", "an agent at the default port"),
     ("tapio run --standalone", "the default ports"),
     ("tapio rules suggest > ", "an agent at the default port"),
+    ("tapio debug log-level ", "an agent at the default port; tests/agent/debug.rs runs it"),
+    ("tapio debug record ", "likewise"),
+    ("tapio debug dump > ", "likewise"),
     ("tapio notify ", "receivers of notifications; tests/notify runs both verbs"),
     ("tapio server --config", "the server of this test has the folder and the ports"),
 ];
@@ -71,7 +74,9 @@ fn folder(server: &TestServer) -> tempfile::TempDir {
         std::fs::copy(&recorded, at(name)).unwrap();
     }
     std::fs::copy(root.join("rules/oom-kill.yaml"), at("my-rules/oom-kill.yaml")).unwrap();
-    std::fs::copy(server.config(), at("tapio.yaml")).unwrap();
+    for name in ["tapio.yaml", "old.yaml", "new.yaml"] {
+        std::fs::copy(server.config(), at(name)).unwrap();
+    }
     dir
 }
 

@@ -47,7 +47,7 @@ pub(crate) const PACKAGES: &[Package] = &[
             &["otlp", "otlp_schema", "raw_event", "story"],
             &["otlp_raw", "raw_log_block"],
             &["decode", "otlp_json"],
-            &["http_page", "retry_info", "encode", "service", "otlp_out", "otlp_response"],
+            &["retry_info", "encode", "service", "otlp_out", "otlp_response"],
             &["log_block"],
             &["client", "json"],
             &["otlp_client"],

@@ -97,6 +97,9 @@ impl<'a> Bundle<'a> {
             secrets.extend(words.map(str::to_owned));
             secrets.push(value.clone());
         }
+        for receiver in &config.server.notify {
+            secrets.extend(receiver.value.secrets().into_iter().map(str::to_owned));
+        }
         secrets.extend(config.secrets.iter().cloned());
         secrets.retain(|secret| secret.len() >= MIN_SECRET_BYTES);
         // The longest first: another may be a part of it.

@@ -21,6 +21,8 @@ pub struct TestOutcome {
     pub position: Position,
     /// Differences from the expected stories; empty if the test passed.
     pub differences: Vec<String>,
+    /// The file of events that isn't there.
+    pub missing: Option<String>,
 }
 
 /// Runs a rule's tests.
@@ -32,12 +34,18 @@ pub fn run_rule_tests(rule: &Rule) -> Result<Vec<TestOutcome>, ReplayError> {
     rule.tests
         .iter()
         .map(|test| {
+            let mut missing = None;
             let differences = match inputs(test, file, rule) {
                 Ok(inputs) => differences(rule, test, inputs)?,
-                Err(cause) => vec![cause],
+                Err(NoInputs::Missing(path)) => {
+                    let difference = format!("{path}: file not found");
+                    missing = Some(path);
+                    vec![difference]
+                }
+                Err(NoInputs::Invalid(cause)) => vec![cause],
             };
             let (rule, file) = (rule.name.text().to_owned(), file.to_owned());
-            Ok(TestOutcome { rule, file, position: test.position, differences })
+            Ok(TestOutcome { rule, file, position: test.position, differences, missing })
         })
         .collect()
 }
@@ -53,12 +61,20 @@ fn find(path: &str, rule_file: &str) -> Option<PathBuf> {
     folders.map(|folder| folder.join(path)).find(|candidate| candidate.exists())
 }
 
-fn inputs(test: &RuleTest, file: &str, rule: &Rule) -> Result<Inputs, String> {
+/// Why a test has no events.
+enum NoInputs {
+    /// There is no such file.
+    Missing(String),
+    /// It can't be read.
+    Invalid(String),
+}
+
+fn inputs(test: &RuleTest, file: &str, rule: &Rule) -> Result<Inputs, NoInputs> {
     match &test.events {
         TestEvents::Lines(lines) => Ok(Inputs::text(&format!("{} test", rule.name), lines)),
         TestEvents::File(path) => {
-            let found = find(path, file).ok_or_else(|| format!("{path}: file not found"))?;
-            Inputs::files(&[found]).map_err(|e| e.to_string())
+            let found = find(path, file).ok_or_else(|| NoInputs::Missing(path.clone()))?;
+            Inputs::files(&[found]).map_err(|e| NoInputs::Invalid(e.to_string()))
         }
     }
 }

@@ -17,7 +17,7 @@ pub(super) struct File {
     packed: OnceLock<Packed>,
 }
 
-/// What is made of a file at its first use.
+/// A file compressed, with its version, both made at its first use.
 pub(super) struct Packed {
     pub(super) etag: String,
     pub(super) gzip: Vec<u8>,

@@ -104,7 +104,7 @@ fn respond(file: &File, encoding: Option<&'static str>, bytes: Bytes) -> Respons
     }
 }
 
-/// What the page needs of the configuration.
+/// The page's part of the configuration.
 async fn settings(State(shared): State<Arc<Shared>>) -> Json<Value> {
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
