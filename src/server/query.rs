@@ -339,6 +339,7 @@ macro_rules! list_filter {
             state: None,
             text: $request.text,
             id_prefix: String::new(),
+            no_lifecycles: false,
         }
     };
 }
@@ -353,7 +354,9 @@ impl Query for Queries {
     ) -> Result<Response<proto::ListStoriesResponse>, Status> {
         let request = request.into_inner();
         let state = state(&request.state)?;
-        let filter = Filter { id_prefix: request.id_prefix, state, ..list_filter!(request) };
+        let no_lifecycles = request.no_lifecycles;
+        let id_prefix = request.id_prefix;
+        let filter = Filter { id_prefix, state, no_lifecycles, ..list_filter!(request) };
         let (limit, page_token) = (request.limit, request.page_token);
         let shared = Arc::clone(&self.0);
         let render = move |stories: &[LinkedStory]| {

@@ -64,8 +64,6 @@ const ID_DIGITS: usize = 12;
 /// End of the rules' names of lifecycles, which are tracked for each unit and pod without a rule.
 /// They are listed only if a pattern or a trace selects them.
 const LIFECYCLE: &str = "-lifecycle";
-/// Stories that are fetched at least where some of them are left out.
-const MIN_FETCHED: usize = 100;
 /// Rows that are printed at once: the columns are as wide as these need.
 const ROWS: usize = 500;
 
@@ -91,6 +89,7 @@ fn request(filters: Filters, range: &Range) -> proto::ListStoriesRequest {
         text: filters.text,
         page_token: String::new(),
         state: filters.state,
+        no_lifecycles: false,
     }
 }
 
@@ -107,13 +106,16 @@ impl Listing for Stories {
         page_token: String,
     ) -> Result<Page<proto::Story>, Status> {
         let has_lifecycles = self.has_lifecycles;
-        // There are as many lifecycles as units and pods.
-        let fetched = if has_lifecycles { limit } else { limit.max(MIN_FETCHED) };
-        let fetched = u32::try_from(fetched).unwrap_or(u32::MAX);
-        let request =
-            proto::ListStoriesRequest { limit: fetched, page_token, ..self.request.clone() };
+        let request = proto::ListStoriesRequest {
+            limit: u32::try_from(limit).unwrap_or(u32::MAX),
+            page_token,
+            // There are as many lifecycles as units and pods.
+            no_lifecycles: !has_lifecycles,
+            ..self.request.clone()
+        };
         let response = self.client.list_stories(request).await?.into_inner();
         let mut items = response.stories;
+        // An older server doesn't leave them out.
         items.retain(|story| has_lifecycles || !story.rule.ends_with(LIFECYCLE));
         let is_cut = items.len() > limit;
         items.truncate(limit);

@@ -27,6 +27,7 @@ pub(super) const PARAMETERS: &[&str] = &[
     "entity",
     "text",
     "id_prefix",
+    "lifecycles",
 ];
 
 /// The page that a request asks for.
@@ -86,6 +87,7 @@ fn set(request: &mut PageRequest, name: &str, value: &str, now_ns: u64) -> Resul
         "kind" => value.clone_into(&mut filter.kind),
         "entity" => filter.entities.push(value.to_owned()),
         "text" => value.clone_into(&mut filter.text),
+        "lifecycles" => filter.no_lifecycles = !parse_flag(value)?,
         _ => value.clone_into(&mut filter.id_prefix),
     }
     Ok(())
@@ -119,6 +121,10 @@ fn parse_severity(text: &str) -> Result<Severity, String> {
     Severity::parse(text).ok_or_else(|| {
         format!("{text:?} isn't a severity, such as \"warn\", or a number from 0 to 24")
     })
+}
+
+fn parse_flag(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| format!("{text:?} is neither true nor false"))
 }
 
 fn parse_state(text: &str) -> Result<StateFilter, String> {

@@ -7,6 +7,8 @@ use super::story_entity;
 use tapio_core::event::{Severity, Story, StoryState, TraceId, Value};
 use tapio_wire::{Batch, Item, RawEvent};
 
+/// End of the patterns of lifecycles, which are tracked for each unit and pod without a rule.
+const LIFECYCLE: &str = "-lifecycle";
 /// Longest text of a filter, in characters.
 const MAX_TEXT_CHARS: usize = 256;
 /// Entities of a filter.
@@ -90,6 +92,8 @@ pub struct Filter {
     pub text: String,
     /// The first hexadecimal digits of a story's id; empty for any. Not for events.
     pub id_prefix: String,
+    /// Whether lifecycles of pods, units and processes are left out. Not for events.
+    pub no_lifecycles: bool,
 }
 
 impl Filter {
@@ -231,6 +235,7 @@ impl Filter {
             && self.severity_matches(story.severity)
             && self.state.is_none_or(|state| state.matches(story.state))
             && (self.pattern.is_empty() || story.pattern == self.pattern)
+            && !(self.no_lifecycles && story.pattern.ends_with(LIFECYCLE))
             && (self.node.is_empty() || story.node == self.node)
             && (self.trace_id.is_empty() || story.trace_id == self.trace_id)
             && self.id_matches(story.id, story.replaces)

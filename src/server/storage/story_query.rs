@@ -1,6 +1,7 @@
 //! Queries for stories, the last updated first. Stories that several nodes have of one trace and
 //! one rule are one story, with a part for each node.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use super::query_filter::Filter;
 use super::story_index::{Located, decode};
 use crate::store::{FramePosition, LogSnapshot};
 use tapio_core::clock;
-use tapio_core::event::{LinkedStory, Severity, Story, StoryPart, StoryState};
+use tapio_core::event::{LinkedStory, MAX_LINKS, Severity, Story, StoryPart, StoryState};
 use tapio_wire::{Batch, Item};
 
 /// A query that is ready to be read.
@@ -61,31 +62,45 @@ impl Listed for Parts {
     }
 }
 
+/// The stories of one trace and one rule.
+struct SameTrace {
+    /// Position of the one that was updated last, and of the others.
+    first: usize,
+    others: Vec<usize>,
+    is_of_several_nodes: bool,
+}
+
 /// Joins the parts of stories. Keeps the order: the last updated first. Leaves out stories that
-/// others replace.
+/// others replace. It looks at all stories that are listed, so nearly all of them cost no more than
+/// a look-up.
 pub(super) fn join_parts(all: &[Arc<Located>]) -> Vec<Parts> {
     let replacing = all.iter().filter(|story| !story.entry.replaces.is_empty());
-    let replaced: HashSet<(&[u8], &str)> =
+    let replaced: HashSet<(&[u8], &str), ahash::RandomState> =
         replacing.map(|story| (&story.entry.replaces[..], &story.entry.node[..])).collect();
     let is_current =
         |story: &&Arc<Located>| !replaced.contains(&(&story.entry.id[..], &story.entry.node[..]));
     let stories: Vec<&Arc<Located>> = all.iter().filter(is_current).collect();
-    let mut of_trace: HashMap<(&[u8], &str), Vec<&Arc<Located>>, ahash::RandomState> =
-        HashMap::default();
-    for story in stories.iter().copied().filter(|story| !story.is_retracted()) {
-        of_trace.entry((&story.entry.trace_id, &story.entry.rule)).or_default().push(story);
+    let mut of_trace: HashMap<(&[u8], &str), SameTrace, ahash::RandomState> =
+        HashMap::with_capacity_and_hasher(stories.len(), ahash::RandomState::new());
+    for (at, story) in stories.iter().enumerate().filter(|(_, story)| !story.is_retracted()) {
+        let new = SameTrace { first: at, others: Vec::new(), is_of_several_nodes: false };
+        let same = of_trace.entry((&story.entry.trace_id, &story.entry.rule)).or_insert(new);
+        if same.first != at {
+            same.is_of_several_nodes |= stories[same.first].entry.node != story.entry.node;
+            same.others.push(at);
+        }
     }
-    let joined = |story: &Arc<Located>| {
-        let parts = of_trace.get(&(&story.entry.trace_id[..], &story.entry.rule[..]));
-        let is_of_several =
-            |parts: &&Vec<&Arc<Located>>| parts.iter().any(|p| p.entry.node != story.entry.node);
-        match parts.filter(|_| !story.is_retracted()).filter(is_of_several) {
+    let joined = |(at, story): (usize, &&Arc<Located>)| {
+        let same = of_trace.get(&(&story.entry.trace_id[..], &story.entry.rule[..]));
+        match same.filter(|same| same.is_of_several_nodes && !story.is_retracted()) {
             None => Some(Parts(vec![Arc::clone(story)])),
-            Some(parts) => Arc::ptr_eq(parts[0], story)
-                .then(|| Parts::new(parts.iter().map(|part| Arc::clone(part)).collect())),
+            Some(same) => (same.first == at).then(|| {
+                let parts = std::iter::once(&at).chain(&same.others);
+                Parts::new(parts.map(|part| Arc::clone(stories[*part])).collect())
+            }),
         }
     };
-    stories.into_iter().filter_map(joined).collect()
+    stories.iter().enumerate().filter_map(joined).collect()
 }
 
 /// An item of a list that is read in pages.
@@ -165,28 +180,55 @@ impl StorySelection {
     }
 }
 
-/// Adds to each story the stories that share members with it, and its parts.
+/// The best links of a story that were found so far.
+#[derive(Default)]
+struct BestLinks<'a>(Vec<(u64, &'a Arc<Located>)>);
+
+impl<'a> BestLinks<'a> {
+    /// Adds a story that shares so many members, if it is one of the best.
+    fn add(&mut self, shared: u64, other: &'a Arc<Located>) {
+        let order = |(shared, other): &(u64, &Arc<Located>)| {
+            (Reverse(*shared), other.entry.first_ns, other.id())
+        };
+        let at = self.0.partition_point(|best| order(best) < order(&(shared, other)));
+        if at < MAX_LINKS {
+            self.0.truncate(MAX_LINKS - 1);
+            self.0.insert(at, (shared, other));
+        }
+    }
+}
+
+/// Adds to each story the stories that share members with it, and its parts. Stories with a common
+/// member are of overlapping times, which most of all stories aren't.
 fn link(found: Vec<(&Parts, Story)>, all: &[Parts]) -> Vec<LinkedStory> {
     let mut of_member: HashMap<u64, Vec<usize>, ahash::RandomState> = HashMap::default();
+    let (mut from_ns, mut to_ns) = (u64::MAX, 0);
     for (at, (parts, _)) in found.iter().enumerate() {
-        let members: HashSet<u64> = parts.0[0].entry.members.iter().copied().collect();
-        members.into_iter().for_each(|m| of_member.entry(m).or_default().push(at));
+        let entry = &parts.0[0].entry;
+        (from_ns, to_ns) = (from_ns.min(entry.first_ns), to_ns.max(entry.last_ns));
+        entry.members.iter().for_each(|m| of_member.entry(*m).or_default().push(at));
     }
-    let mut links: Vec<Vec<(u64, &Arc<Located>)>> = vec![Vec::new(); found.len()];
-    for other in all.iter().map(|parts| &parts.0[0]).filter(|other| other.entry.is_linkable) {
-        let mut shared: HashMap<usize, u64> = HashMap::new();
-        for member in other.entry.members.iter().collect::<HashSet<_>>() {
-            for at in of_member.get(member).into_iter().flatten() {
-                *shared.entry(*at).or_default() += 1;
-            }
+    let mut links: Vec<BestLinks<'_>> = found.iter().map(|_| BestLinks::default()).collect();
+    let mut shared: Vec<(usize, u64)> = Vec::new();
+    for other in all.iter().map(|parts| &parts.0[0]) {
+        let entry = &other.entry;
+        if !entry.is_linkable || entry.last_ns < from_ns || entry.first_ns > to_ns {
+            continue;
         }
-        for (at, shared) in shared {
+        shared.clear();
+        for member in &entry.members {
+            shared.extend(of_member.get(member).into_iter().flatten().map(|at| (*at, *member)));
+        }
+        shared.sort_unstable();
+        shared.dedup();
+        for same in shared.chunk_by(|(a, _), (b, _)| a == b) {
+            let at = same[0].0;
             if !Arc::ptr_eq(&found[at].0.0[0], other) {
-                links[at].push((shared, other));
+                links[at].add(same.len() as u64, other);
             }
         }
     }
-    let linked = found.into_iter().zip(links).map(|((parts, story), others)| {
+    let linked = found.into_iter().zip(links).map(|((parts, story), BestLinks(others))| {
         let others = others.into_iter().map(|(shared, other)| (other.as_link_target(), shared));
         LinkedStory::new(story, others, parts.to_parts())
     });

@@ -37,7 +37,8 @@ function useStories(parameters) {
   const load = async (from, signal) => {
     const [at, token] = from;
     const states = filters.state ? [filters.state] : ['open', 'closed'];
-    const page = await get('/api/v1/stories', { ...filters, state: states[at], limit: PAGE, page_token: token }, signal);
+    const lifecycles = parameters.lifecycles || filters.pattern ? undefined : 'false';
+    const page = await get('/api/v1/stories', { ...filters, lifecycles, state: states[at], limit: PAGE, page_token: token }, signal);
     const next = page.next_page_token ? [at, page.next_page_token] : [at + 1, undefined];
     return { items: page.items.filter(shows).map(summary), next: next[0] < states.length ? next : null };
   };
