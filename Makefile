@@ -7,7 +7,7 @@ export RUST_TEST_THREADS ?= $(shell n=$$(nproc); echo $$((n > 4 ? n : 4)))
 
 .DEFAULT_GOAL := help
 .PHONY: help deps build dist run demo test test-fast test-integration test-performance lint unit loom sanitize instructions fuzz fuzz-api \
-	fuzz-canary delivery-canary test-incidents test-soak test-e2e test-chart test-notify test-page package test-package image deny bench doc \
+	fuzz-canary delivery-canary test-incidents test-soak test-e2e test-chart test-mcp test-notify test-page package test-package image deny bench doc \
 	clean
 
 help: ## list the targets
@@ -68,6 +68,9 @@ fuzz: ## fuzz all parsers, FUZZ_SECONDS (60) for each target
 
 fuzz-api: deps ## fuzz the HTTP API by its description with schemathesis, FUZZ_EXAMPLES (50) for each operation
 	@scripts/api-fuzz.sh
+
+test-mcp: deps ## test `tapio mcp` and /mcp with the client library of the Model Context Protocol
+	@scripts/test-mcp.sh
 
 delivery-canary: ## verify that the simulation of delivery finds planted defects
 	@scripts/delivery-canary.sh

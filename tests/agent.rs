@@ -17,6 +17,8 @@ mod failing_rule;
 mod help_examples;
 #[path = "agent/incidents.rs"]
 mod incidents;
+#[path = "agent/mcp.rs"]
+mod mcp;
 #[path = "agent/query_commands.rs"]
 mod query_commands;
 #[path = "agent/readiness.rs"]

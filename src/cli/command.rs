@@ -8,7 +8,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use super::kubectl::{self, KubectlArgs};
 use super::output::{BAD_USAGE, Outcome, Usage, is_broken_pipe, message};
 use super::{
-    agents, bench, check, config, debug, demo, doctor, load, notifications, quarantine, query,
+    agents, bench, check, config, debug, demo, doctor, load, mcp, notifications, quarantine, query,
     replay, rules, run, server, shell,
 };
 
@@ -84,6 +84,8 @@ enum Verb {
     Agents(agents::Args),
     /// Show the state of the agent on this machine; exit code 1 if it isn't ok
     Status(agents::StatusArgs),
+    /// Answer an assistant's queries over standard input and output (Model Context Protocol)
+    Mcp(mcp::Args),
     /// Print the events and stories that the server has refused
     Quarantine(quarantine::Args),
     /// Print a completion script for a shell
@@ -159,6 +161,7 @@ fn run_verb(verb: Verb) -> Outcome {
         Verb::Notify(args) => notifications::run(&args),
         Verb::Agents(args) => agents::run(&args),
         Verb::Status(args) => agents::status(&args),
+        Verb::Mcp(args) => mcp::run(&args),
         Verb::Completion(args) => shell::completion(&args, &Cli::command()),
         Verb::Man(args) => shell::man(&args, Cli::command()),
         Verb::Complete(args) => shell::complete(&args),

@@ -17,6 +17,7 @@ mod listeners;
 mod live;
 mod load;
 mod log;
+mod mcp;
 mod notifications;
 mod notify;
 mod output;

@@ -150,7 +150,8 @@ fn http_right(method: &Method, path: &str) -> Option<Right> {
     match (path, *method == Method::GET || *method == Method::HEAD) {
         ("/healthz" | "/readyz", _) => None,
         (path, true) if page::is_static(path) => None,
-        (_, true) => Some(Right::Read),
+        // It has queries only, which are sent by POST.
+        ("/mcp", _) | (_, true) => Some(Right::Read),
         (_, false) => Some(Right::Operate),
     }
 }

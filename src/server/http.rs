@@ -1,4 +1,4 @@
-//! The listener for HTTP: the page, the API, health checks and metrics.
+//! The listener for HTTP: the page, the API, `/mcp`, health checks and metrics.
 
 use std::sync::Arc;
 
@@ -10,12 +10,14 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 
 use super::api::{self, Problem};
+use super::mcp;
 use super::page;
 use super::shared::Shared;
 
 pub(super) fn routes(shared: Arc<Shared>) -> Router {
     Router::new()
         .merge(api::routes())
+        .merge(mcp::routes())
         .merge(page::routes())
         .route("/status", get(api::stats))
         .route("/healthz", get(|| async { "ok\n" }))

@@ -19,6 +19,7 @@
 //! | `query_line.rs` | bounds the queries that run and wait |
 //! | `http.rs` | the listener for HTTP: the API, health checks, metrics |
 //! | `api/` | JSON over HTTP |
+//! | `mcp/` | the Model Context Protocol, for assistants |
 //! | `agents/` | what the server has received of each node, and its agent's last status |
 //! | `rule_text.rs` | [`RuleText`]: rules in words |
 //! | `page/` | the web page |
@@ -38,6 +39,7 @@ mod handle;
 mod health;
 mod http;
 mod ingest;
+mod mcp;
 mod metrics;
 mod operate;
 mod operate_rpc;
@@ -58,6 +60,7 @@ pub use config::ServerConfig;
 pub use handle::{Server, ServerHandle};
 pub use health::ServerHealth;
 pub use ingest::{Ingest, IngestStream};
+pub(crate) use mcp::{MAX_MESSAGE_BYTES, Source, SourceError, reply, too_long};
 pub use rule_text::RuleText;
 pub use status::{AccessStats, LatencyStats, ServerCounts, ServerStatus};
 pub use storage::{

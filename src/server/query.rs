@@ -35,8 +35,13 @@ const TAIL_ITEMS: usize = 16;
 /// The least time between two items of a tail that have nothing but the position.
 const TAIL_POSITIONS: Duration = Duration::from_secs(5);
 
+/// The queries for a caller in this process.
+pub(super) fn queries(shared: Arc<Shared>) -> Queries {
+    Queries(shared)
+}
+
 pub(super) fn service(shared: Arc<Shared>) -> QueryServer<Queries> {
-    QueryServer::new(Queries(shared))
+    QueryServer::new(queries(shared))
 }
 
 /// The page that a request asks for.

@@ -61,6 +61,11 @@ impl TestServer {
         format!("127.0.0.1:{}", self.fixture.grpc)
     }
 
+    /// The port for HTTP.
+    pub(super) fn http_port(&self) -> u16 {
+        self.fixture.http
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(TAPIO);
         command.args(arguments).env("TAPIO_SERVER", self.address());

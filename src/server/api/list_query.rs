@@ -48,7 +48,7 @@ pub(super) fn pairs(parts: &Parts) -> Result<Vec<(String, String)>, Problem> {
 }
 
 /// Parses the parameters of a list. `now_ns` is the wall clock, for durations.
-pub(super) fn page_request(
+pub(crate) fn page_request(
     pairs: &[(String, String)],
     now_ns: u64,
 ) -> Result<PageRequest, InvalidParameter> {

@@ -38,7 +38,9 @@ use axum::{Json, Router};
 use super::shared::Shared;
 use super::status::ServerStatus;
 
+pub(super) use list_query::page_request;
 pub(super) use problem::{Problem, no_such_method, no_such_path};
+pub(super) use story::explanation_json;
 
 type Route = (&'static str, fn() -> MethodRouter<Arc<Shared>>);
 

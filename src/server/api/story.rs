@@ -107,13 +107,17 @@ pub(super) async fn explain(
     State(shared): State<Arc<Shared>>,
     StoryId(id): StoryId,
 ) -> Result<Json<Value>, Problem> {
-    let linked = find(&shared, id).await?;
+    Ok(Json(explanation_json(&find(&shared, id).await?)))
+}
+
+/// The candidates for a story's root cause, with every term of their scores.
+pub(crate) fn explanation_json(linked: &LinkedStory) -> Value {
     let story = &linked.story;
     let next_score = |rank: usize| story.root_cause.get(rank + 1).map(|next| next.score);
     let candidates = story.root_cause.iter().enumerate();
     let candidates: Vec<Value> =
         candidates.map(|(rank, one)| candidate_json(rank, one, next_score(rank))).collect();
-    Ok(Json(json!({
+    json!({
         "id": story.id.to_string(),
         "name": story.name,
         "confidence": story.confidence,
@@ -121,7 +125,7 @@ pub(super) async fn explain(
         "candidates": candidates,
         "impact": story.impact,
         "links": linked.json()["links"],
-    })))
+    })
 }
 
 /// `odds`: how many times as likely as the next candidate it is.
