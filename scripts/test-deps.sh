@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Gets the programs that the tests run, as Debian packages them. CNI plugins, containerd, runc and
 # promtool are unpacked below target/testbed and not installed. systemd, a D-Bus daemon and the
-# tools that boot them in namespaces of their own (tests/testbed/systemd), nft, and valgrind
+# tools that boot them in namespaces of their own (tests/testbed/systemd), nft, tmux, and valgrind
 # (perf/instructions.sh) are installed where they are missing. Where that isn't possible, the tests
 # report what they skip.
 set -euo pipefail
@@ -67,6 +67,7 @@ command -v dbus-daemon >/dev/null || missing+=(dbus)
 command -v nsenter >/dev/null || missing+=(util-linux)
 command -v ip >/dev/null || missing+=(iproute2)
 command -v nft >/dev/null || missing+=(nftables)
+command -v tmux >/dev/null || missing+=(tmux)
 command -v valgrind >/dev/null || missing+=(valgrind)
 [ ${#missing[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" -ne 0 ]; then

@@ -43,6 +43,8 @@ mod status;
 mod support;
 #[path = "agent/threads.rs"]
 mod threads;
+#[path = "agent/top.rs"]
+mod top;
 
 use std::path::Path;
 

@@ -9,7 +9,7 @@ use super::kubectl::{self, KubectlArgs};
 use super::output::{BAD_USAGE, Outcome, Usage, is_broken_pipe, message};
 use super::{
     agents, bench, check, config, debug, demo, doctor, load, mcp, notifications, quarantine, query,
-    replay, rules, run, server, shell,
+    replay, rules, run, server, shell, top,
 };
 
 #[derive(Parser)]
@@ -86,6 +86,8 @@ enum Verb {
     Status(agents::StatusArgs),
     /// Answer an assistant's queries over standard input and output (Model Context Protocol)
     Mcp(mcp::Args),
+    /// Watch stories, agents and losses on a terminal, as they change
+    Top(top::Args),
     /// Print the events and stories that the server has refused
     Quarantine(quarantine::Args),
     /// Print a completion script for a shell
@@ -162,6 +164,7 @@ fn run_verb(verb: Verb) -> Outcome {
         Verb::Agents(args) => agents::run(&args),
         Verb::Status(args) => agents::status(&args),
         Verb::Mcp(args) => mcp::run(&args),
+        Verb::Top(args) => top::run(&args),
         Verb::Completion(args) => shell::completion(&args, &Cli::command()),
         Verb::Man(args) => shell::man(&args, Cli::command()),
         Verb::Complete(args) => shell::complete(&args),

@@ -35,5 +35,6 @@ mod shell;
 mod signals;
 mod story;
 mod telemetry;
+mod top;
 
 pub use command::main;

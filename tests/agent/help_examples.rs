@@ -21,6 +21,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("tapio debug record ", "likewise"),
     ("tapio debug dump > ", "likewise"),
     ("tapio notify ", "receivers of notifications; tests/notify runs both verbs"),
+    ("tapio top --view", "a terminal; tests/agent/top.rs has one"),
     ("tapio server --config", "the server of this test has the folder and the ports"),
 ];
 

@@ -21,7 +21,7 @@ pub(super) struct TestServer {
 
 impl TestServer {
     /// Starts a server without anything stored.
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let fixture = TestAgent::new();
         let config = fixture.config("jsonl", Path::new("/dev/null"));
         let mut server = Self { fixture, config, process: None };
@@ -29,7 +29,8 @@ impl TestServer {
         server
     }
 
-    fn start_again(&mut self) {
+    /// Starts the server on what it has stored.
+    pub(super) fn start_again(&mut self) {
         let mut command = Command::new(TAPIO);
         command.args(["server", "--config", &self.config]).stdin(Stdio::null());
         self.process = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
@@ -40,15 +41,18 @@ impl TestServer {
     /// Starts a server, and has an agent send what these recordings have.
     pub(super) fn with_recordings(names: &[&str]) -> Self {
         let server = Self::start();
-        for name in names {
-            let config = server.fixture.config("jsonl", &story(name));
-            let output = Command::new(TAPIO)
-                .args(["run", "--until-finished", "--config", &config])
-                .output()
-                .unwrap();
-            assert!(output.status.success(), "{}", utf8(&output.stderr));
-        }
+        names.iter().for_each(|name| server.receive(name));
         server
+    }
+
+    /// Has an agent send what a recording has.
+    pub(super) fn receive(&self, name: &str) {
+        let config = self.fixture.config("jsonl", &story(name));
+        let output = Command::new(TAPIO)
+            .args(["run", "--until-finished", "--config", &config])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", utf8(&output.stderr));
     }
 
     /// The path of the configuration.
@@ -86,7 +90,7 @@ impl TestServer {
     }
 
     /// Ends the server without a chance to write anything.
-    fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         let mut process = self.process.take().unwrap();
         process.kill().unwrap();
         process.wait().unwrap();

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use serde_json::Value as Json;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use super::super::connection::ServerArgs;
 use super::super::live;
@@ -15,7 +15,8 @@ use super::text::{age, bytes, delay, lost, number, text};
 use tapio_core::clock;
 use tapio_core::event::parse_rfc3339;
 use tapio_wire::proto::ListAgentsRequest;
-use tapio_wire::{ClientAccess, agent_json};
+use tapio_wire::proto::query_client::QueryClient;
+use tapio_wire::{AuthorizedChannel, ClientAccess, agent_json};
 
 const COLUMNS: &[Column] = &[
     Column { title: "NODE", width: 0, rank: 0 },
@@ -88,17 +89,26 @@ pub(crate) fn run(args: &Args) -> Outcome {
 /// The agents of a server, or that of one node.
 async fn fetch(server: &str, access: &ClientAccess, node: &str) -> anyhow::Result<Vec<Json>> {
     let mut client = live::connect(server, access).await.map_err(anyhow::Error::msg)?;
+    list(&mut client, node).await.map_err(|status| match status.code() {
+        Code::Unimplemented => {
+            anyhow::anyhow!("the server at {server} is too old to list agents")
+        }
+        _ => anyhow::anyhow!("{server}: {}", plain(status.message())),
+    })
+}
+
+/// The agents of a server, or that of one node.
+///
+/// # Errors
+/// Those of the server.
+pub(crate) async fn list(
+    client: &mut QueryClient<AuthorizedChannel>,
+    node: &str,
+) -> Result<Vec<Json>, Status> {
     let mut request = ListAgentsRequest { node: node.to_owned(), ..Default::default() };
     let mut agents: Vec<Json> = Vec::new();
     loop {
-        let page = client.list_agents(request.clone()).await;
-        let page = page.map_err(|status| match status.code() {
-            Code::Unimplemented => {
-                anyhow::anyhow!("the server at {server} is too old to list agents")
-            }
-            _ => anyhow::anyhow!("{server}: {}", plain(status.message())),
-        })?;
-        let page = page.into_inner();
+        let page = client.list_agents(request.clone()).await?.into_inner();
         agents.extend(page.agents.iter().map(agent_json));
         if page.next_page_token.is_empty() {
             return Ok(agents);
@@ -138,7 +148,7 @@ fn print_list(args: &Args, agents: &[Json]) -> anyhow::Result<()> {
 }
 
 /// The state of an agent, as the server sees it.
-fn state(agent: &Json) -> &str {
+pub(crate) fn state(agent: &Json) -> &str {
     match (agent["connected"].as_bool(), agent["status"]["state"].as_str()) {
         (Some(true), Some(state)) => state,
         (Some(true), None) => "connected",
@@ -154,7 +164,7 @@ fn state_cell(agent: &Json) -> Cell {
 }
 
 /// How long ago the server has heard of it: `12 s`.
-fn heard(agent: &Json, now_ns: u64) -> String {
+pub(crate) fn heard(agent: &Json, now_ns: u64) -> String {
     let times = ["first_seen", "last_batch", "last_status"];
     let times = times.into_iter().filter_map(|name| parse_rfc3339(agent[name].as_str()?));
     times.max().map_or_else(String::new, |ns| age(now_ns.saturating_sub(ns) / 1_000_000_000))
@@ -165,7 +175,7 @@ fn count(json: &Json) -> Cell {
 }
 
 /// The first problem; with others, their number.
-fn problem(agent: &Json) -> String {
+pub(crate) fn problem(agent: &Json) -> String {
     let problems = agent["status"]["problems"].as_array();
     match problems.map(Vec::as_slice) {
         Some([one]) => text(one).to_owned(),
@@ -229,7 +239,7 @@ fn rules(status: &Json) -> String {
     format!("{} {digest}", number(&status["rules"]["count"]))
 }
 
-fn print_agent(printer: &mut Printer, agent: &Json) -> anyhow::Result<()> {
+pub(crate) fn print_agent(printer: &mut Printer, agent: &Json) -> anyhow::Result<()> {
     let (status, now_ns) = (&agent["status"], clock::wall_ns());
     let (node, version) = (text(&agent["node"]), text(&status["version"]));
     let version = if version.is_empty() { String::new() } else { format!(", tapio {version}") };

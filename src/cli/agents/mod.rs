@@ -13,5 +13,6 @@ mod sections;
 mod status;
 mod text;
 
-pub(super) use list::{Args, node_names, run};
+pub(super) use list::{Args, heard, list, node_names, print_agent, problem, run, state};
 pub(super) use status::{StatusArgs, status};
+pub(super) use text::{bytes, losses, lost, number, text};

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use tapio_core::event::Reason;
 
 /// A number of bytes: `0 B`, `12.3 MiB`.
-pub(super) fn bytes(n: u64) -> String {
+pub(crate) fn bytes(n: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let (mut value, mut unit) = (n as f64, 0);
     while value >= 1024.0 && unit + 1 < UNITS.len() {
@@ -39,18 +39,18 @@ pub(super) fn delay(ns: u64) -> String {
 }
 
 /// A number in a JSON document; 0 where there is none.
-pub(super) fn number(json: &Json) -> u64 {
+pub(crate) fn number(json: &Json) -> u64 {
     json.as_u64().unwrap_or_default()
 }
 
 /// A text in a JSON document; empty where there is none.
-pub(super) fn text(json: &Json) -> &str {
+pub(crate) fn text(json: &Json) -> &str {
     json.as_str().unwrap_or_default()
 }
 
 /// Events that an account counts as dropped, by `stage/reason`, but for those that were only read
 /// again: they aren't lost.
-pub(super) fn losses(account: &Json) -> Vec<(&str, u64)> {
+pub(crate) fn losses(account: &Json) -> Vec<(&str, u64)> {
     let read_again = Reason::ReadAgain.as_str();
     let dropped = account["dropped"].as_object().into_iter().flatten();
     let lost = dropped
@@ -59,7 +59,7 @@ pub(super) fn losses(account: &Json) -> Vec<(&str, u64)> {
 }
 
 /// The number of these events.
-pub(super) fn lost(account: &Json) -> u64 {
+pub(crate) fn lost(account: &Json) -> u64 {
     losses(account).iter().map(|(_, count)| count).sum()
 }
 

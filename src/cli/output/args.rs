@@ -56,11 +56,11 @@ pub(crate) struct OutputArgs {
     pub(crate) output: Format,
     /// Print times in UTC instead of the local time zone
     #[arg(long)]
-    pub(super) utc: bool,
+    pub(crate) utc: bool,
     /// When to colour text
     #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
-    pub(super) color: Color,
+    pub(crate) color: Color,
     /// Don't start a pager ($TAPIO_PAGER, $PAGER, or less) on a terminal
     #[arg(long)]
-    pub(super) no_pager: bool,
+    pub(crate) no_pager: bool,
 }

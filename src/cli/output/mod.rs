@@ -8,9 +8,9 @@ mod stdout;
 mod style;
 mod table;
 
-pub(crate) use args::{Format, Output, OutputArgs};
+pub(crate) use args::{Color, Format, Output, OutputArgs};
 pub(crate) use outcome::{BAD_USAGE, Outcome, Usage, message};
 pub(crate) use printer::Printer;
 pub(crate) use stdout::{is_broken_pipe, print};
-pub(crate) use style::{BOLD, DIM, Style, YELLOW, plain, severity_code};
+pub(crate) use style::{BOLD, CYAN, DIM, RED, Style, YELLOW, plain, severity_code};
 pub(crate) use table::{Cell, Column, Table, markdown};

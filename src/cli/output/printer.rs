@@ -1,8 +1,10 @@
 //! Prints the items of an answer in the format that was asked for.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, Write};
 use std::process::Child;
+use std::rc::Rc;
 
 use serde_json::Value as Json;
 
@@ -21,6 +23,20 @@ pub(crate) struct Printer {
     /// Items printed so far.
     count: usize,
     sink: Sink,
+}
+
+/// A destination in memory.
+#[derive(Clone, Default)]
+struct Captured(Rc<RefCell<Vec<u8>>>);
+
+impl Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.borrow_mut().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The destination of the output. It is opened with the first output, so that an error before that
@@ -94,6 +110,23 @@ impl Printer {
         let writer = writer.map(BufWriter::new);
         let sink = Sink { args: *args, has_pager: !is_stream, writer, pager: None };
         Self { format: args.output, style, is_stream, count: 0, sink }
+    }
+
+    /// The text that a function prints, for a terminal of the width in `style`.
+    ///
+    /// # Errors
+    /// Those of the function.
+    pub(crate) fn capture(
+        style: Style,
+        print: impl FnOnce(&mut Self) -> anyhow::Result<()>,
+    ) -> anyhow::Result<String> {
+        let captured = Captured::default();
+        let writer = Box::new(captured.clone());
+        let mut printer = Self::new(&OutputArgs::default(), false, Some(writer));
+        printer.style = style;
+        print(&mut printer)?;
+        printer.finish()?;
+        Ok(String::from_utf8_lossy(&captured.0.borrow()).into_owned())
     }
 
     /// Prints a line of text.
@@ -205,32 +238,17 @@ fn yaml(item: &Json) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use serde_json::json;
 
     use super::*;
 
-    #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Written {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     fn printed(output: Format, is_stream: bool, items: &[Json]) -> String {
-        let written = Written::default();
+        let written = Captured::default();
         let args = OutputArgs { output, ..OutputArgs::default() };
         let mut printer = Printer::new(&args, is_stream, Some(Box::new(written.clone())));
         items.iter().for_each(|item| printer.item(item).unwrap());
         printer.finish().unwrap();
-        String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
+        String::from_utf8(written.0.borrow().clone()).unwrap()
     }
 
     #[test]

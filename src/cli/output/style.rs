@@ -17,11 +17,11 @@ pub(crate) const BOLD: &str = "1";
 /// Dimmed text.
 pub(crate) const DIM: &str = "2";
 /// The colour of errors.
-const RED: &str = "1;31";
+pub(crate) const RED: &str = "1;31";
 /// The colour of warnings, and of root causes.
 pub(crate) const YELLOW: &str = "1;33";
 /// The colour of everything normal.
-const CYAN: &str = "36";
+pub(crate) const CYAN: &str = "36";
 
 /// Columns of a terminal that has no size.
 const DEFAULT_COLUMNS: usize = 80;
@@ -60,6 +60,11 @@ impl Style {
     #[cfg(test)]
     pub(crate) fn bare() -> Self {
         Self { colour: false, ascii: false, zone: TimeZone::UTC, width: None }
+    }
+
+    /// The same with colours, for a terminal of this width.
+    pub(crate) fn coloured(&self, width: usize) -> Self {
+        Self { colour: true, width: Some(width), ..self.clone() }
     }
 
     /// The text in a colour, where there are colours.
@@ -117,6 +122,8 @@ impl Style {
                 c if c.is_ascii() => out.push(c),
                 '…' => out.push_str("..."),
                 '▶' => out.push('>'),
+                '↓' => out.push('v'),
+                '↑' => out.push('^'),
                 '■' => out.push('#'),
                 '□' | '·' | '–' | '—' => out.push('-'),
                 _ => out.push('?'),

@@ -15,7 +15,7 @@ use tapio_wire::{annotations_json, proto};
     after_help = "Examples:\n  tapio annotate 1b4f6f2a --ack\n  tapio annotate 1b4f6f2a --note 'restarted it'\n  tapio annotate 1b4f6f2a --wrong-cause 'the disk was full'\n  tapio annotate 1b4f6f2a --unack",
     group = clap::ArgGroup::new("mark").required(true).multiple(true)
 )]
-pub(in crate::cli) struct Args {
+pub(crate) struct Args {
     /// The story's id, or its first digits
     #[arg(value_name = "STORY")]
     story: String,
@@ -73,7 +73,7 @@ impl Args {
     }
 }
 
-pub(in crate::cli) fn run(args: &Args) -> Outcome {
+pub(crate) fn run(args: &Args) -> Outcome {
     let found = story_of_server(&args.at, &story_id(&args.story)?)?;
     let story = &found.linked.story;
     let access = args.at.access()?;

@@ -23,7 +23,7 @@ use tapio_wire::{AuthorizedChannel, batch_json, proto};
 #[command(
     after_help = "Examples:\n  tapio events --since 15m -p warn\n  tapio events --unit nginx --since 10:00 --until 10:30\n  tapio events -f --pod shop/cart-1\n  tapio events --kind 'kernel.*' -n 1000 -o jsonl"
 )]
-pub(in crate::cli) struct Args {
+pub(crate) struct Args {
     #[command(flatten, next_help_heading = "Range")]
     range: RangeArgs,
     #[command(flatten, next_help_heading = "Filters")]
@@ -97,7 +97,7 @@ impl Listing for Events {
     }
 }
 
-pub(in crate::cli) fn run(args: &Args) -> Outcome {
+pub(crate) fn run(args: &Args) -> Outcome {
     if args.filter.state.is_some() {
         return Err(Usage("--state is a filter of stories: events have no state".into()).into());
     }

@@ -25,7 +25,7 @@ const MIN_DIGITS: usize = 4;
 #[command(
     after_help = "Examples:\n  tapio explain 1b4f…\n  tapio replay events.jsonl > stories.jsonl; tapio explain 1b4f --from stories.jsonl"
 )]
-pub(in crate::cli) struct Args {
+pub(crate) struct Args {
     /// The story's id, or its first digits
     #[arg(value_name = "STORY")]
     story: String,
@@ -38,7 +38,7 @@ pub(in crate::cli) struct Args {
     output: OutputArgs,
 }
 
-pub(in crate::cli) fn run(args: &Args) -> Outcome {
+pub(crate) fn run(args: &Args) -> Outcome {
     let id = story_id(&args.story)?;
     let (linked, json) = match &args.from {
         Some(file) => {
@@ -154,7 +154,7 @@ fn from_server(server: &ServerArgs, id: &str) -> anyhow::Result<Vec<Annotated>> 
 }
 
 /// The story, its parts, its linked stories, and all candidates with every term.
-fn explanation(linked: &LinkedStory, style: &Style) -> String {
+pub(crate) fn explanation(linked: &LinkedStory, style: &Style) -> String {
     let story = &linked.story;
     let mut out = story::story_text(story, style);
     if linked.parts.len() > 1 {

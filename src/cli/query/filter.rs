@@ -26,7 +26,7 @@ const DEFAULT_LAST: usize = 100;
 
 /// Selects stories and events; an item must match all of them.
 #[derive(clap::Args, Clone, Debug, Default)]
-pub(in crate::cli) struct FilterArgs {
+pub(crate) struct FilterArgs {
     /// Only of this node
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
@@ -47,14 +47,14 @@ pub(in crate::cli) struct FilterArgs {
     severity: Option<Severity>,
     /// Only stories in this state
     #[arg(long, value_name = "STATE", value_parser = ["open", "closed", "retracted"])]
-    pub(in crate::cli) state: Option<String>,
+    pub(crate) state: Option<String>,
     /// Only of this trace
     #[arg(long, value_name = "ID")]
     trace_id: Option<TraceId>,
     /// Only events of these kinds, and stories that have one; `*` matches any text, `?` one
     /// character
     #[arg(long, value_name = "GLOB")]
-    pub(in crate::cli) kind: Option<String>,
+    pub(crate) kind: Option<String>,
     /// Only about this entity; repeated: about all of them
     #[arg(long, value_name = "KEY=VALUE", value_parser = entity)]
     entity: Vec<String>,
@@ -66,7 +66,7 @@ pub(in crate::cli) struct FilterArgs {
 
 /// Selects a part of a list.
 #[derive(clap::Args, Clone, Debug, Default)]
-pub(in crate::cli) struct RangeArgs {
+pub(crate) struct RangeArgs {
     /// From this time on: a duration before now (`15m`), RFC 3339, `2026-11-30 10:00`, `10:00`,
     /// `today`, `yesterday`
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
@@ -79,10 +79,10 @@ pub(in crate::cli) struct RangeArgs {
     last: Option<Last>,
     /// Go on with what is stored from then on
     #[arg(short, long)]
-    pub(in crate::cli) follow: bool,
+    pub(crate) follow: bool,
     /// Newest first
     #[arg(short, long, conflicts_with = "follow")]
-    pub(in crate::cli) reverse: bool,
+    pub(crate) reverse: bool,
 }
 
 /// How many items of a list.
@@ -133,7 +133,7 @@ pub(super) struct Filters {
 
 impl FilterArgs {
     /// Whether no filter is set.
-    pub(in crate::cli) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.filters().is_ok_and(|filters| filters == Filters::default())
     }
 
@@ -212,7 +212,7 @@ pub(super) struct Range {
 
 impl RangeArgs {
     /// Whether no range is set.
-    pub(in crate::cli) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         let Self { since, until, last, follow, reverse } = self;
         since.is_none() && until.is_none() && last.is_none() && !follow && !reverse
     }

@@ -17,15 +17,15 @@
 //! | `tail.rs` | `tapio tail` |
 
 pub(super) mod annotate;
-mod annotated;
+pub(super) mod annotated;
 pub(super) mod events;
 pub(super) mod explain;
 mod filter;
 mod pages;
 pub(super) mod silence;
-mod state;
+pub(super) mod state;
 pub(super) mod stories;
 mod stream;
 pub(super) mod tail;
 mod time;
-mod view;
+pub(super) mod view;

@@ -13,7 +13,7 @@ use crate::cli::output::{Cell, Column, Outcome, OutputArgs, Printer, Style, Tabl
 use tapio_wire::{proto, silence_json};
 
 #[derive(clap::Args)]
-pub(in crate::cli) struct Args {
+pub(crate) struct Args {
     #[command(subcommand)]
     verb: Verb,
 }
@@ -90,7 +90,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-pub(in crate::cli) fn run(args: &Args) -> Outcome {
+pub(crate) fn run(args: &Args) -> Outcome {
     match &args.verb {
         Verb::Add(args) => add(args),
         Verb::List(args) => list(args),

@@ -3,7 +3,7 @@
 use tapio_core::event::StoryState;
 
 /// The state as filters have it.
-pub(super) fn state_text(state: StoryState) -> &'static str {
+pub(crate) fn state_text(state: StoryState) -> &'static str {
     match state {
         StoryState::Opened | StoryState::Updated => "open",
         StoryState::Closed | StoryState::Expired => "closed",

@@ -24,7 +24,7 @@ use tapio_wire::{AuthorizedChannel, linked_from_proto, proto};
 #[command(
     after_help = "Examples:\n  tapio stories --since 1h\n  tapio stories --state open -p error -o wide\n  tapio stories 1b4f6f2a\n  tapio stories -f --pod shop/cart-1\n  tapio stories 1b4f6f2a -o markdown"
 )]
-pub(in crate::cli) struct Args {
+pub(crate) struct Args {
     /// Print this story: its id, or the first digits
     #[arg(value_name = "STORY")]
     story: Option<String>,
@@ -63,7 +63,7 @@ const WIDE_COLUMNS: &[Column] = &[
 const ID_DIGITS: usize = 12;
 /// End of the rules' names of lifecycles, which are tracked for each unit and pod without a rule.
 /// They are listed only if a pattern or a trace selects them.
-const LIFECYCLE: &str = "-lifecycle";
+pub(crate) const LIFECYCLE: &str = "-lifecycle";
 /// Rows that are printed at once: the columns are as wide as these need.
 const ROWS: usize = 500;
 
@@ -130,7 +130,7 @@ impl Listing for Stories {
     }
 }
 
-pub(in crate::cli) fn run(args: &Args) -> Outcome {
+pub(crate) fn run(args: &Args) -> Outcome {
     match &args.story {
         None => list(args),
         Some(_) if !args.range.is_empty() || !args.filter.is_empty() => {
@@ -185,7 +185,7 @@ fn one(args: &Args, story: &str) -> Outcome {
     if printer.format.is_data() {
         printer.single(&found.json())?;
     } else {
-        view::print(&mut printer, &found)?;
+        view::print_story(&mut printer, &found)?;
         printer.finish()?;
     }
     Ok(ExitCode::SUCCESS)

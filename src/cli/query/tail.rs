@@ -16,7 +16,7 @@ use tapio_wire::{batch_json, proto, story_from_proto};
 #[command(
     after_help = "Examples:\n  tapio tail\n  tapio tail --kind 'kernel.tcp.*' -o jsonl\n  tapio tail --stories\n  tapio tail -p error --entity k8s.pod.name=web-1"
 )]
-pub(in crate::cli) struct Args {
+pub(crate) struct Args {
     /// Stories only; with --kind, also the events of these kinds
     #[arg(long)]
     stories: bool,
@@ -28,7 +28,7 @@ pub(in crate::cli) struct Args {
     at: ServerArgs,
 }
 
-pub(in crate::cli) fn run(args: &Args) -> Outcome {
+pub(crate) fn run(args: &Args) -> Outcome {
     let has_events = !args.stories || args.filter.kind.is_some();
     if args.filter.state.is_some() && has_events {
         let cause = "--state is a filter of stories: it needs --stories, without --kind";

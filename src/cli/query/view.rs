@@ -26,7 +26,7 @@ const MEMBERS: &[Column] = &[
 ///
 /// # Errors
 /// When standard output is closed.
-pub(super) fn print(printer: &mut Printer, found: &Annotated) -> anyhow::Result<()> {
+pub(crate) fn print_story(printer: &mut Printer, found: &Annotated) -> anyhow::Result<()> {
     let text = match printer.format {
         Format::Markdown => head_in_markdown(found, &printer.style),
         _ => head(found, &printer.style),
@@ -139,7 +139,7 @@ fn by_text(by: &str) -> String {
 }
 
 /// Annotations, one a line.
-pub(super) fn annotation_lines(annotations: &proto::Annotations, style: &Style) -> Vec<String> {
+pub(crate) fn annotation_lines(annotations: &proto::Annotations, style: &Style) -> Vec<String> {
     let line = |label: &str, annotation: &proto::Annotation| {
         let time = style.time_to_second(annotation.time_unix_nano);
         let text = match &*plain(&annotation.text) {
