@@ -58,7 +58,11 @@ impl Source {
     ) -> Result<Listed, Status> {
         let (mut left, is_all) = (changed.clone().unwrap_or_default(), changed.is_none());
         let mut listed = Listed { entries: Vec::new(), position: String::new() };
-        let mut request = proto::ListStoriesRequest { limit: PAGE_STORIES, ..Default::default() };
+        let mut request = proto::ListStoriesRequest {
+            limit: PAGE_STORIES,
+            no_lifecycles: true,
+            ..Default::default()
+        };
         for page in 0..MAX_PAGES {
             let answer = self.client.list_stories(request.clone()).await?.into_inner();
             if page == 0 {

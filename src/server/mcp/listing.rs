@@ -50,6 +50,7 @@ impl Listing {
             text: filter.text,
             page_token: String::new(),
             state: filter.state.map_or("", StateFilter::as_str).to_owned(),
+            no_lifecycles: !has_lifecycles,
         };
         Self::Stories { request, has_lifecycles }
     }
