@@ -169,7 +169,7 @@ fn keys_show_stories_agents_and_losses() {
 
 #[test]
 fn server_may_go_away_and_come_back() {
-    let Some(terminal) = Terminal::start(100, 30) else { return };
+    let Some(terminal) = Terminal::start(120, 30) else { return };
     let mut server = TestServer::with_recordings(&["nginx-cascade.jsonl"]);
     terminal.start_top(&server, "");
     terminal.wait_for("1 stories ");
