@@ -196,7 +196,7 @@ class Webhook(Case):
         agent.notify = [webhook("second", second)]
         agent.config
         agent.process.send_signal(signal.SIGHUP)
-        eventually("the reload", lambda: "notify: [first] → [second]" in agent.text())
+        eventually("the reload", lambda: "server.notify[0].name: first → second" in agent.text())
         agent.event("test.slow", "b")
         eventually("b", lambda: second.events("b"))
         self.assertEqual((first.events("b"), second.events("a")), ([], []))
