@@ -18,6 +18,9 @@ use tapio_wire::agent_json;
 /// The parameters of the list.
 const PARAMETERS: [&str; 3] = ["limit", "page_token", "node"];
 
+/// Longest name of a node, in characters.
+const MAX_NODE_CHARS: usize = 255;
+
 /// The page of agents that a request asks for.
 pub(super) struct AgentQuery(AgentRequest);
 
@@ -46,6 +49,7 @@ fn parse(pairs: &[(String, String)]) -> Result<AgentRequest, InvalidParameter> {
         match name {
             "limit" => request.limit = parse_limit(value).map_err(|cause| invalid(&cause))?,
             "page_token" => value.clone_into(&mut request.page_token),
+            _ if value.chars().count() > MAX_NODE_CHARS => return Err(invalid("is too long")),
             _ => value.clone_into(&mut request.node),
         }
     }
@@ -89,6 +93,7 @@ mod tests {
         for (pairs, expected) in [
             (&[("limit", "0")][..], "limit: "),
             (&[("node", "")], "node: is empty"),
+            (&[("node", &"n".repeat(256))], "node: is too long"),
             (&[("node", "a"), ("node", "b")], "node: given twice"),
             (&[("since", "1m")], "query: unknown parameter \"since\"; known: limit, "),
         ] {
