@@ -36,6 +36,9 @@ pub(super) struct Follower<T> {
     batches: Receiver<Stored>,
     /// The position behind the last batch.
     at: FramePosition,
+    /// Whether batches without stories aren't rendered: they are nearly all, and rendering delays
+    /// ingest.
+    stories_only: bool,
     /// Whether the next batches are in the log, and not in `batches`.
     is_behind: bool,
     /// Whether batches after the first position may have been retired before they were read.
@@ -56,6 +59,7 @@ impl<T: Send + 'static> Follower<T> {
     pub(super) fn new(
         shared: Arc<Shared>,
         after: Option<FramePosition>,
+        stories_only: bool,
         render: Render<T>,
     ) -> Self {
         // Before the position: what is stored in between is in both.
@@ -68,7 +72,7 @@ impl<T: Send + 'static> Follower<T> {
         let at = after.map_or(end, |after| after.min(end));
         let has_gap =
             after.is_some_and(|after| after != end && !snapshot.has_segment(after.segment));
-        Self { shared, render, batches, at, is_behind: at < end, has_gap }
+        Self { shared, render, batches, at, stories_only, is_behind: at < end, has_gap }
     }
 
     /// The position behind the last batch.
@@ -86,6 +90,7 @@ impl<T: Send + 'static> Follower<T> {
     /// # Errors
     /// When the log can't be read.
     pub(super) async fn next(&mut self) -> Result<Option<Followed<T>>, QueryError> {
+        let mut skipped = 0;
         loop {
             if self.is_behind {
                 return self.read_on().await.map(Some);
@@ -93,6 +98,10 @@ impl<T: Send + 'static> Follower<T> {
             match self.batches.recv().await {
                 Ok(stored) if stored.end > self.at => {
                     self.at = stored.end;
+                    if self.stories_only && !stored.has_stories && skipped < BATCHES_PER_READ {
+                        skipped += 1;
+                        continue;
+                    }
                     let item = (self.render)(&stored.bytes);
                     let items = item.map(|item| (item, self.at)).into_iter().collect();
                     return Ok(Some(Followed { items, at: self.at }));

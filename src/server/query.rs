@@ -168,9 +168,10 @@ impl Shared {
     pub(super) fn follow<T: Send + 'static>(
         self: &Arc<Self>,
         after: Option<FramePosition>,
+        stories_only: bool,
         render: Render<T>,
     ) -> Follower<T> {
-        let follower = Follower::new(Arc::clone(self), after, render);
+        let follower = Follower::new(Arc::clone(self), after, stories_only, render);
         self.stats().counts.tail_gaps += u64::from(follower.has_gap());
         follower
     }
@@ -416,8 +417,9 @@ impl Query for Queries {
         let filter = TailFilter::new(request)?;
         let (to, stream) = mpsc::channel(TAIL_ITEMS);
         // Before the response: what is stored once the client has it is in the stream.
+        let stories_only = !filter.events;
         let render = Arc::new(move |bytes: &[u8]| filter.apply(bytes));
-        let follower = self.0.follow(after, render);
+        let follower = self.0.follow(after, stories_only, render);
         tokio::spawn(async move {
             tokio::select! {
                 () = to.closed() => {}

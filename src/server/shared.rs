@@ -69,6 +69,7 @@ pub(super) struct Stored {
     pub(super) bytes: Bytes,
     /// The position behind it.
     pub(super) end: FramePosition,
+    pub(super) has_stories: bool,
 }
 
 /// Storage, counters and tails. The server's parts run on one thread, except for queries that read
@@ -226,7 +227,7 @@ impl Shared {
     pub(super) fn publish(&self, batch: &Bytes, end: FramePosition, has_stories: bool) {
         if self.tail.receiver_count() > 0 {
             // Fails only when the last tail has just ended.
-            let _ = self.tail.send(Stored { bytes: batch.clone(), end });
+            let _ = self.tail.send(Stored { bytes: batch.clone(), end, has_stories });
         }
         if has_stories && self.stories.receiver_count() > 0 {
             // As above.

@@ -99,8 +99,9 @@ async fn follow(
     _place: OwnedSemaphorePermit,
 ) {
     let filter = request.filter;
+    let stories_only = !filter.events;
     let render = Arc::new(move |bytes: &[u8]| items(&filter, bytes));
-    let mut follower = shared.follow(request.last, render);
+    let mut follower = shared.follow(request.last, stories_only, render);
     if follower.has_gap() {
         let gap = json!({"detail": "the position of Last-Event-ID isn't stored any more"});
         if send(to, message("gap", &gap, None)).await.is_err() {
