@@ -63,6 +63,7 @@ pub use ingest::{Ingest, IngestStream};
 pub(crate) use mcp::{MAX_MESSAGE_BYTES, Source, SourceError, reply, too_long};
 pub use rule_text::RuleText;
 pub use status::{AccessStats, LatencyStats, ServerCounts, ServerStatus};
+pub(crate) use storage::LIFECYCLE;
 pub use storage::{
     Budget, Cursor, EventSelection, Filter, InvalidParameter, List, MatchingBatch, Page,
     StateFilter, Storage, StorageStats, StorySelection,

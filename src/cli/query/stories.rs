@@ -15,6 +15,7 @@ use crate::cli::live;
 use crate::cli::output::{
     Cell, Column, Format, Outcome, OutputArgs, Printer, Style, Table, Usage, severity_code,
 };
+use crate::server::LIFECYCLE;
 use tapio_core::event::{LinkedStory, Story, StoryState};
 use tapio_dataflow::rules::duration_text;
 use tapio_wire::proto::query_client::QueryClient;
@@ -61,9 +62,6 @@ const WIDE_COLUMNS: &[Column] = &[
 
 /// Digits of an id in a table that fits the terminal: enough to be unique among all stories.
 const ID_DIGITS: usize = 12;
-/// End of the rules' names of lifecycles, which are tracked for each unit and pod without a rule.
-/// They are listed only if a pattern or a trace selects them.
-pub(crate) const LIFECYCLE: &str = "-lifecycle";
 /// Rows that are printed at once: the columns are as wide as these need.
 const ROWS: usize = 500;
 

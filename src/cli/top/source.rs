@@ -12,8 +12,8 @@ use super::rows;
 use crate::cli::connection::ServerArgs;
 use crate::cli::output::Style;
 use crate::cli::query::annotated::Annotated;
-use crate::cli::query::stories::LIFECYCLE;
 use crate::cli::{agents, live};
+use crate::server::LIFECYCLE;
 use tapio_wire::proto::query_client::QueryClient;
 use tapio_wire::{AuthorizedChannel, batch_json, proto};
 

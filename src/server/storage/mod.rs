@@ -31,6 +31,7 @@ mod summary;
 pub use event_query::{EventSelection, MatchingBatch};
 pub use indexed_log::{Storage, StorageStats};
 pub use page::{Budget, Cursor, List, Page};
+pub(crate) use query_filter::LIFECYCLE;
 pub use query_filter::{Filter, InvalidParameter, StateFilter};
 pub(crate) use story_index::RuleUse;
 pub use story_query::StorySelection;

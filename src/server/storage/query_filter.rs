@@ -7,8 +7,8 @@ use super::story_entity;
 use tapio_core::event::{Severity, Story, StoryState, TraceId, Value};
 use tapio_wire::{Batch, Item, RawEvent};
 
-/// End of the patterns of lifecycles, which are tracked for each unit and pod without a rule.
-const LIFECYCLE: &str = "-lifecycle";
+/// End of the rules and patterns of lifecycles: each unit and pod has one, without a rule.
+pub(crate) const LIFECYCLE: &str = "-lifecycle";
 /// Longest text of a filter, in characters.
 const MAX_TEXT_CHARS: usize = 256;
 /// Entities of a filter.
