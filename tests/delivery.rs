@@ -37,6 +37,8 @@ mod shards;
 mod simulation;
 #[path = "delivery/spool.rs"]
 mod spool;
+#[path = "delivery/story_links.rs"]
+mod story_links;
 #[path = "delivery/story_parts.rs"]
 mod story_parts;
 #[path = "support/mod.rs"]

@@ -16,6 +16,7 @@ use super::{log, process, telemetry};
 use crate::runtime::{Sandbox, builtin_rule_texts};
 use crate::server::Server;
 use crate::telemetry::in_span;
+use tapio_core::memory;
 
 /// Interval at which the server's end is noticed.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -36,6 +37,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     started.set_web_dir(args.web_dir.as_deref());
     let log = log::start(&started)?;
     process::prepare();
+    memory::fix_thresholds();
     let mut service = Service::new(ServiceManager::from_environment());
     let signals =
         Signals::of_shutdown().and_then(Signals::and_reload).context("can't handle signals")?;

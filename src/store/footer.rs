@@ -92,26 +92,4 @@ impl Footer {
         let footer = is_intact.then(|| Self::decode(&payload)).flatten();
         Ok(footer.filter(|f| f.end.checked_add(f.index_bytes) == Some(offset)))
     }
-
-    /// Reads the owner's index of a segment with this footer; `None` if there is no intact one.
-    ///
-    /// # Errors
-    /// When the file can't be read.
-    pub(super) fn read_index(
-        &self,
-        file: &dyn DiskFile,
-        nonce: u64,
-    ) -> io::Result<Option<Vec<u8>>> {
-        let mut bytes = vec![0; self.index_bytes as usize];
-        let read = file.read_at(&mut bytes, self.end)?;
-        let Some(mark) = Mark::decode(&bytes[..read], nonce, self.end) else {
-            return Ok(None);
-        };
-        if mark.frame_type != FrameType::Index || mark.frame_bytes() != read as u64 {
-            return Ok(None);
-        }
-        bytes.truncate(read - MARK_BYTES);
-        bytes.drain(..MARK_BYTES);
-        Ok((crc32c::crc32c(&bytes) == mark.payload_checksum).then_some(bytes))
-    }
 }

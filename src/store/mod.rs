@@ -20,6 +20,7 @@
 //! | `files.rs` | [`Files`]: the operations on files, which tests can simulate |
 //! | `config.rs` | configuration and counts |
 //! | `index.rs` | [`SegmentIndex`]: what the owner keeps of its frames |
+//! | `index_pages.rs` | [`IndexReader`]: parts of the owner's index of a sealed segment |
 //! | `copy.rs` | copies of segments |
 //! | `error.rs` | causes for which a segment can't be used |
 //! | `scan.rs` | the frames of a segment without a footer |
@@ -51,6 +52,7 @@ mod footer;
 mod format;
 mod frame;
 mod index;
+mod index_pages;
 mod inspect;
 mod log;
 mod recovery;
@@ -66,6 +68,7 @@ pub use config::{Durability, SegmentLogConfig, SegmentLogStats};
 pub use files::{DiskFile, Files, OsFiles, lock_soon, open_own};
 pub use frame::{Frame, FramePosition};
 pub use index::{SealedIndex, SegmentIndex};
+pub use index_pages::IndexReader;
 pub use inspect::{InspectedLog, InspectedSegment, inspect, lock_holder};
 pub use log::{SegmentLog, is_disk_full};
 pub use scrub::Scrubber;

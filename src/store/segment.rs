@@ -9,6 +9,7 @@ use super::files::DiskFile;
 use super::footer::Footer;
 use super::format::{FrameType, HEAD_BYTES, Head, MAX_PAYLOAD_BYTES, Mark, Previous};
 use super::frame::FramePosition;
+use super::index_pages::to_pages;
 
 /// The path of a segment.
 pub(super) fn path(dir: &Path, number: u64) -> PathBuf {
@@ -120,9 +121,10 @@ impl SegmentWriter {
     /// # Errors
     /// As [`SegmentWriter::append`].
     pub(super) fn seal(&mut self, footer: &mut Footer, index: &[u8]) -> io::Result<()> {
-        let mark = |frame_type, payload| Mark { frame_type, ..Mark::data(payload, 0) };
+        let mark = |frame_type, payload: &[u8]| Mark { frame_type, ..Mark::data(payload, 0) };
         if !index.is_empty() {
-            self.write(&mark(FrameType::Index, index), index)?;
+            let pages = to_pages(index, self.head.nonce);
+            self.write(&mark(FrameType::Index, &pages), &pages)?;
             footer.index_bytes = self.end - footer.end;
         }
         let footer = footer.encode();

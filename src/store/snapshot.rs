@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use super::damage::Damage;
 use super::files::{DiskFile, Files};
-use super::footer::Footer;
 use super::format::{HEAD_BYTES, Head, MARK_BYTES, Mark};
 use super::frame::{Frame, FramePosition};
+use super::index_pages::IndexReader;
 use super::scan::{FrameList, FrameReader};
 use super::segment;
 
@@ -178,11 +178,10 @@ impl LogSnapshot {
     /// The owner's index of a sealed segment; `None` if it isn't sealed, was removed since, or has
     /// no intact index.
     #[must_use]
-    pub fn index(&self, segment: u64) -> Option<Vec<u8>> {
-        let head = self.view(segment)?.head;
+    pub fn index(&self, segment: u64) -> Option<IndexReader> {
+        let view = self.view(segment)?;
         let file = self.open(segment).ok()??;
-        let footer = Footer::read(&*file, head.nonce, file.len_bytes().ok()?).ok()??;
-        footer.read_index(&*file, head.nonce).ok()?
+        IndexReader::open(file, view.head.nonce, view.end)
     }
 
     /// The payload of one frame; `None` if it was removed since, or can't be read: that is noted as

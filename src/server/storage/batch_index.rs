@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use prost::Message as _;
 
+use super::frames::Frames;
 use super::query_filter::Filter;
 use super::story_index::{self, StoryIndex};
 use super::summary::{SenderItems, Summary, SummaryBuilder};
@@ -31,11 +32,17 @@ impl BatchIndex {
         }
     }
 
-    /// The sealed segments that may have matching events. Others have none, except for the segment
-    /// that is appended to.
-    pub(super) fn select(&self, filter: &Filter) -> Vec<u64> {
+    /// The segments that may have matching events, oldest first, and which of their frames. Others
+    /// have none.
+    pub(super) fn select(&self, filter: &Filter) -> Vec<(u64, Frames)> {
         let matching = self.sealed.iter().filter(|(_, summary)| summary.may_match(filter));
-        matching.map(|(segment, _)| *segment).collect()
+        let sealed = matching.map(|(segment, _)| (*segment, Frames::InIndex));
+        let open = self.open.as_ref().map(|(segment, open)| {
+            let frames =
+                Frames::select(filter, |hash| open.has_entity(hash), |t| Some(open.frames_of(t)));
+            (*segment, frames)
+        });
+        sealed.chain(open).collect()
     }
 
     /// Adds the items of a segment, or removes them.
@@ -83,7 +90,7 @@ impl SegmentIndex for BatchIndex {
         };
         let (mut summary, index) = open.finish(self.stories.of_segment(segment));
         summary.stories_evicted_ns = self.stories.evicted_ns();
-        let sealed = SealedIndex { summary: summary.encode_to_vec(), index: index.encode_to_vec() };
+        let sealed = SealedIndex { summary: summary.encode_to_vec(), index };
         summary.stories.clear();
         self.sealed.insert(segment, summary);
         sealed

@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use prost::Message as _;
 
-use super::entity_key::key_names;
+use super::frames::Frames;
 use super::page::{Budget, Cursor, Page};
 use super::query_filter::Filter;
-use super::summary::{Index, entity_hash, first_eight};
-use crate::store::{LogSnapshot, SegmentFrames};
+use super::segment_index::SegmentIndex;
+use crate::store::{FramePosition, LogSnapshot, SegmentFrames};
 use tapio_core::clock;
 use tapio_wire::{Batch, Item, proto};
 
@@ -27,7 +27,7 @@ pub struct EventSelection {
     pub(super) before: Cursor,
     pub(super) log: LogSnapshot,
     /// The segments that may have matching events, newest first, also those of earlier pages.
-    pub(super) segments: Vec<u64>,
+    pub(super) segments: Vec<(u64, Frames)>,
 }
 
 impl EventSelection {
@@ -45,16 +45,24 @@ impl EventSelection {
             events: 0,
             bytes: 0,
         };
-        let mut next = None;
-        let unread = self.segments.iter().filter(|segment| **segment <= self.before.segment);
-        for (read, segment) in unread.enumerate() {
-            let is_over = read >= budget.segments || found.is_full();
-            if is_over {
+        let (mut read, mut next) = (0, None);
+        let unread = self.segments.iter().filter(|(segment, _)| *segment <= self.before.segment);
+        for (segment, known) in unread {
+            if found.is_full() {
                 next = Some(Cursor::end_of(*segment));
-            } else if let ControlFlow::Break(cursor) = self.read_segment(*segment, &mut found) {
-                next = Some(cursor);
+                break;
             }
-            if next.is_some() {
+            let frames = self.frames(*segment, known);
+            if matches!(&frames, Frames::At(offsets) if offsets.is_empty()) {
+                continue;
+            }
+            if read >= budget.segments {
+                next = Some(Cursor::end_of(*segment));
+                break;
+            }
+            read += 1;
+            if let ControlFlow::Break(cursor) = self.read_segment(*segment, &frames, &mut found) {
+                next = Some(cursor);
                 break;
             }
         }
@@ -70,43 +78,70 @@ impl EventSelection {
     /// The latest receipt of a frame that a later page reads; `None` if there is none.
     fn last_receipt_before(&self, cursor: Cursor) -> Option<u64> {
         let mut last = None;
-        for segment in self.segments.iter().filter(|segment| **segment <= cursor.segment) {
+        for (segment, _) in self.segments.iter().filter(|(segment, _)| *segment <= cursor.segment) {
             let is_partial = *segment == cursor.segment && cursor.offset < u64::MAX;
             let receipt = match is_partial.then(|| self.log.frames(*segment)) {
                 None => self.log.last_receipt_ns(*segment),
-                Some(frames) => frames.iter().flat_map(|f| remaining(f, cursor)).map(|f| f.1).max(),
+                Some(frames) => {
+                    let frames = frames.iter().flat_map(SegmentFrames::offsets);
+                    frames.filter(|(offset, _)| has_items(*offset, cursor)).map(|(_, ns)| ns).max()
+                }
             };
             last = last.max(receipt);
         }
         last
     }
 
-    /// Reads the rest of a segment. Breaks with the cursor of the next page.
-    fn read_segment(&self, segment: u64, found: &mut Found<'_>) -> ControlFlow<Cursor> {
+    /// The frames of a segment that may have matching events.
+    fn frames(&self, segment: u64, known: &Frames) -> Frames {
         let filter = &self.filter;
-        let is_indexed = !filter.trace_id.is_empty() || !filter.entities.is_empty();
-        let index = if is_indexed { self.log.index(segment) } else { None };
-        let index = index.and_then(|bytes| Index::decode(&bytes[..]).ok());
-        let may_have = |index: &Index| {
-            filter.entities().all(|(key, value)| {
-                key_names(key).any(|name| index.may_have_entity(entity_hash(name, value)))
-            })
-        };
-        if index.as_ref().is_some_and(|index| !may_have(index)) {
-            return ControlFlow::Continue(());
+        if *known != Frames::InIndex {
+            return known.clone();
         }
-        let by_trace = index
-            .filter(|_| !filter.trace_id.is_empty())
-            .map(|index| index.frames_of(first_eight(&filter.trace_id)).to_vec());
-        let Some(frames) = self.log.frames(segment) else {
-            return ControlFlow::Continue(());
-        };
-        let cursor = self.before.min(Cursor::end_of(segment));
-        for (offset, _) in remaining(&frames, cursor).rev() {
-            if by_trace.as_ref().is_some_and(|offsets| offsets.binary_search(&offset).is_err()) {
-                continue;
+        let is_indexed = !filter.trace_id.is_empty() || !filter.entities.is_empty();
+        let reader = if is_indexed { self.log.index(segment) } else { None };
+        let index = reader.and_then(|reader| SegmentIndex::open(move |range| reader.read(range)));
+        index.map_or(Frames::All, |index| {
+            let may_have = |hash| index.may_have_entity(hash);
+            Frames::select(filter, may_have, |trace| index.frames_of(trace))
+        })
+    }
+
+    /// Reads the rest of a segment. Breaks with the cursor of the next page.
+    fn read_segment(
+        &self,
+        segment: u64,
+        frames: &Frames,
+        found: &mut Found<'_>,
+    ) -> ControlFlow<Cursor> {
+        match frames {
+            Frames::At(offsets) => {
+                let receipt_ns = self.log.last_receipt_ns(segment).unwrap_or_default();
+                let payload =
+                    |offset| self.log.payload(FramePosition { segment, offset }, receipt_ns);
+                self.read_frames(segment, offsets.iter().copied(), payload, found)
             }
-            let Some(payload) = frames.payload(offset) else { continue };
+            Frames::All | Frames::InIndex => {
+                let Some(frames) = self.log.frames(segment) else {
+                    return ControlFlow::Continue(());
+                };
+                let offsets = frames.offsets().map(|(offset, _)| offset);
+                self.read_frames(segment, offsets, |offset| frames.payload(offset), found)
+            }
+        }
+    }
+
+    /// Reads those frames of a segment that are before the cursor, newest first.
+    fn read_frames(
+        &self,
+        segment: u64,
+        offsets: impl DoubleEndedIterator<Item = u64>,
+        payload: impl Fn(u64) -> Option<Vec<u8>>,
+        found: &mut Found<'_>,
+    ) -> ControlFlow<Cursor> {
+        let cursor = self.before.min(Cursor::end_of(segment));
+        for offset in offsets.filter(|offset| has_items(*offset, cursor)).rev() {
+            let Some(payload) = payload(offset) else { continue };
             let is_first = cursor.segment == segment && cursor.offset == offset;
             let end = if is_first { cursor.position } else { u32::MAX };
             if let ControlFlow::Break(position) = found.add(&payload, end) {
@@ -117,13 +152,9 @@ impl EventSelection {
     }
 }
 
-/// The frames of the cursor's segment that have items before it: offset and time of receipt.
-fn remaining(
-    frames: &SegmentFrames,
-    cursor: Cursor,
-) -> impl DoubleEndedIterator<Item = (u64, u64)> + '_ {
-    let has_items = move |(offset, _): &(u64, u64)| (*offset, 0) < (cursor.offset, cursor.position);
-    frames.offsets().filter(has_items)
+/// Whether the frame at an offset of the cursor's segment has items before the cursor.
+fn has_items(offset: u64, cursor: Cursor) -> bool {
+    (offset, 0) < (cursor.offset, cursor.position)
 }
 
 /// The events found so far.

@@ -5,6 +5,8 @@
 //! (BloomFilter.md in apache/parquet-format): the bytes are on disk, so they can't depend on what a
 //! library does inside.
 
+use std::ops::Range;
+
 /// Odd numbers that choose a bit in each word of a block.
 const SALTS: [u32; 8] = [
     0x47b6_137b,
@@ -32,17 +34,18 @@ pub(super) fn build(hashes: impl ExactSizeIterator<Item = u64>) -> Vec<u8> {
     filter
 }
 
-/// Whether the set may contain the hash; `false` is certain. Bytes that are no filter contain
+/// The bytes of a filter that say whether it contains a hash, for [`may_contain`]. `None` for a
+/// filter of nothing.
+pub(super) fn block(filter_bytes: u64, hash: u64) -> Option<Range<u64>> {
+    let blocks = filter_bytes / BLOCK_BYTES as u64;
+    let start = block_of(usize::try_from(blocks).ok()?, hash) as u64 * BLOCK_BYTES as u64;
+    (blocks > 0).then_some(start..start + BLOCK_BYTES as u64)
+}
+
+/// Whether the set may contain the hash; `false` is certain. A block of another length contains
 /// everything.
-pub(super) fn may_contain(filter: &[u8], hash: u64) -> bool {
-    let blocks = filter.len() / BLOCK_BYTES;
-    if !filter.len().is_multiple_of(BLOCK_BYTES) {
-        return true;
-    }
-    blocks > 0 && {
-        let block = block_of(blocks, hash) * BLOCK_BYTES;
-        bits(hash).all(|(byte, mask)| filter[block + byte] & mask != 0)
-    }
+pub(super) fn may_contain(block: &[u8], hash: u64) -> bool {
+    block.len() != BLOCK_BYTES || bits(hash).all(|(byte, mask)| block[byte] & mask != 0)
 }
 
 fn block_of(blocks: usize, hash: u64) -> usize {
@@ -67,18 +70,24 @@ mod tests {
         hash[..8].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
     }
 
+    fn is_found(filter: &[u8], hash: u64) -> bool {
+        block(filter.len() as u64, hash).is_some_and(|block| {
+            may_contain(&filter[block.start as usize..block.end as usize], hash)
+        })
+    }
+
     #[test]
     fn every_member_is_contained_and_few_others_are() {
         for n in [0, 1, 10, 5_000] {
             let filter = build((0..n).map(hash).collect::<Vec<_>>().into_iter());
-            assert!((0..n).all(|member| may_contain(&filter, hash(member))), "{n}");
-            let wrong = (n..n + 20_000).filter(|other| may_contain(&filter, hash(*other))).count();
+            assert!((0..n).all(|member| is_found(&filter, hash(member))), "{n}");
+            let wrong = (n..n + 20_000).filter(|other| is_found(&filter, hash(*other))).count();
             assert!(wrong < 200, "{wrong} of 20,000 with {n} members");
         }
     }
 
     #[test]
-    fn bytes_that_are_no_filter_exclude_nothing() {
+    fn bytes_that_are_no_block_exclude_nothing() {
         assert!(may_contain(&[0; 31], 5));
     }
 }

@@ -3,15 +3,14 @@
 use std::collections::HashMap;
 
 use super::page::{Budget, Cursor, Page};
-use super::story_index::first_sixteen;
 use super::story_query::{Listed, Parts, StorySelection, join_parts};
-use tapio_core::event::{IncidentView, Story};
+use tapio_core::event::{IncidentView, Story, TraceId};
 
 /// Stories of an incident that are read; of one with more, the first ones.
 const MAX_STORIES: usize = 64;
 
 /// An incident: its stories, the parent first, then in the order of their beginning.
-struct Group<'a>(Vec<&'a Parts>);
+struct Group<'a>(Vec<&'a Parts<'a>>);
 
 impl Listed for Group<'_> {
     /// That of the story that was updated last.
@@ -26,27 +25,26 @@ impl Listed for Group<'_> {
 
 /// Groups stories by incident, the last updated first. Lifecycles and retracted stories aren't
 /// incidents.
-fn group(all: &[Parts]) -> Vec<Group<'_>> {
+fn group<'a>(all: &'a [Parts<'a>]) -> Vec<Group<'a>> {
     // A story that replaces the parent is the parent.
-    let replaced: HashMap<[u8; 16], [u8; 16]> = all
+    let replaced: HashMap<TraceId, TraceId> = all
         .iter()
-        .map(|parts| &parts.0[0].entry)
-        .filter(|entry| !entry.replaces.is_empty())
-        .map(|entry| (first_sixteen(&entry.replaces), first_sixteen(&entry.id)))
+        .map(|parts| parts.first)
+        .filter(|story| story.replaces.is_some())
+        .map(|story| (story.replaces, story.id))
         .collect();
-    let mut groups: HashMap<[u8; 16], Vec<&Parts>> = HashMap::new();
-    for parts in all.iter().filter(|parts| parts.0[0].entry.is_linkable) {
-        let entry = &parts.0[0].entry;
-        let id = if entry.incident.is_empty() { &entry.id } else { &entry.incident };
-        let id = first_sixteen(id);
+    let mut groups: HashMap<TraceId, Vec<&Parts<'_>>> = HashMap::new();
+    for parts in all.iter().filter(|parts| parts.first.is_linkable) {
+        let story = parts.first;
+        let id = if story.incident.is_some() { story.incident } else { story.id };
         groups.entry(replaced.get(&id).copied().unwrap_or(id)).or_default().push(parts);
     }
     let mut groups: Vec<Group<'_>> = groups
         .into_iter()
         .map(|(id, mut stories)| {
             stories.sort_by_key(|parts| {
-                let entry = &parts.0[0].entry;
-                (first_sixteen(&entry.id) != id, entry.first_ns, first_sixteen(&entry.id))
+                let story = parts.first;
+                (story.id != id, story.first_ns, story.id)
             });
             Group(stories)
         })
@@ -66,8 +64,8 @@ impl StorySelection {
             let stories = group.0.iter().take(if matches { MAX_STORIES } else { 0 });
             let stories: Vec<(String, Story)> = stories
                 .filter_map(|parts| {
-                    let story = reader.read(&parts.0[0])?;
-                    Some((parts.0[0].entry.node.clone(), story))
+                    let story = reader.read(parts.first)?;
+                    Some((parts.first.node.to_string(), story))
                 })
                 .collect();
             IncidentView::new(stories)

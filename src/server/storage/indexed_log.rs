@@ -193,7 +193,6 @@ impl Storage {
     pub fn select_events(&self, filter: Filter, before: Cursor) -> EventSelection {
         let log = self.log.snapshot();
         let mut segments = self.log.index().select(&filter);
-        segments.extend(self.log.appended_segment());
         segments.reverse();
         EventSelection { filter, before, log, segments }
     }

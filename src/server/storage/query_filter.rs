@@ -218,7 +218,7 @@ impl Filter {
         let outline = StoryOutline {
             id: story.id,
             replaces: story.provisional.unwrap_or_default(),
-            trace_id: &story.trace_id.0,
+            trace_id: story.trace_id,
             node,
             pattern: &story.pattern,
             state: story.state,
@@ -237,7 +237,7 @@ impl Filter {
             && (self.pattern.is_empty() || story.pattern == self.pattern)
             && !(self.no_lifecycles && story.pattern.ends_with(LIFECYCLE))
             && (self.node.is_empty() || story.node == self.node)
-            && (self.trace_id.is_empty() || story.trace_id == self.trace_id)
+            && (self.trace_id.is_empty() || story.trace_id.0[..] == self.trace_id[..])
             && self.id_matches(story.id, story.replaces)
     }
 
@@ -270,7 +270,7 @@ pub(super) struct StoryOutline<'a> {
     pub(super) id: TraceId,
     /// The story that it replaces; zero for none.
     pub(super) replaces: TraceId,
-    pub(super) trace_id: &'a [u8],
+    pub(super) trace_id: TraceId,
     pub(super) node: &'a str,
     pub(super) pattern: &'a str,
     pub(super) state: StoryState,

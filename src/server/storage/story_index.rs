@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use prost::Message as _;
 
-use super::page::Cursor;
-use super::query_filter::StoryOutline;
-use super::summary::{StoryEntry, first_eight};
-use crate::store::{Frame, FramePosition};
-use tapio_core::event::{LinkTarget, Story, StoryState, TraceId};
+use super::located::{Located, Text, Texts};
+use super::summary::{StoryEntry, id_hash};
+use crate::store::Frame;
+use tapio_core::event::{Story, TraceId};
 use tapio_wire::{BatchHead, proto, story_from_proto};
 
 /// The entry of a story's revision, which is the frame's story number `position`; `None` for bytes
@@ -28,7 +27,8 @@ pub(super) fn entry(
         revision: story.revision,
         offset: frame.position.offset,
         position,
-        members: story.members.iter().map(|m| first_eight(&m.id.0)).collect(),
+        members: story.members.iter().map(|m| id_hash(&m.id.0)).collect(),
+        members_kept: story.members.len() as u32,
         is_linkable: story.is_linkable(),
         trace_id: story.trace_id.0.to_vec(),
         state: story.state as u32,
@@ -49,67 +49,6 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Story> {
     proto::Story::decode(bytes).ok().and_then(story_from_proto)
 }
 
-/// The last revision of a story of one node.
-pub(super) struct Located {
-    /// Position in the order of updates.
-    pub(super) update: u64,
-    pub(super) segment: u64,
-    pub(super) entry: StoryEntry,
-}
-
-impl Located {
-    pub(super) fn frame(&self) -> FramePosition {
-        FramePosition { segment: self.segment, offset: self.entry.offset }
-    }
-
-    /// Its position in the log, by which stories are listed: the order of their last updates.
-    pub(super) fn cursor(&self) -> Cursor {
-        let StoryEntry { offset, position, .. } = self.entry;
-        Cursor { segment: self.segment, offset, position }
-    }
-
-    pub(super) fn id(&self) -> TraceId {
-        TraceId(id_of(&self.entry))
-    }
-
-    pub(super) fn outline(&self) -> StoryOutline<'_> {
-        StoryOutline {
-            id: self.id(),
-            replaces: TraceId(first_sixteen(&self.entry.replaces)),
-            trace_id: &self.entry.trace_id,
-            node: &self.entry.node,
-            pattern: &self.entry.pattern,
-            state: StoryState::from_number(self.entry.state).unwrap_or_default(),
-            severity: self.entry.severity as u8,
-            first_ns: self.entry.first_ns,
-            last_ns: self.entry.last_ns,
-        }
-    }
-
-    /// The story as the target of a link.
-    pub(super) fn as_link_target(&self) -> LinkTarget<'_> {
-        LinkTarget {
-            id: self.id(),
-            trace_id: TraceId(self.entry.trace_id.first_chunk().copied().unwrap_or_default()),
-            name: &self.entry.name,
-            members: self.entry.members.len(),
-            first_ns: self.entry.first_ns,
-        }
-    }
-
-    pub(super) fn is_retracted(&self) -> bool {
-        self.entry.state == StoryState::Retracted as u32
-    }
-}
-
-pub(super) fn first_sixteen(bytes: &[u8]) -> [u8; 16] {
-    bytes.first_chunk().copied().unwrap_or_default()
-}
-
-fn id_of(entry: &StoryEntry) -> [u8; 16] {
-    first_sixteen(&entry.id)
-}
-
 /// The stories of a rule that are listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RuleUse {
@@ -122,12 +61,13 @@ pub(crate) struct RuleUse {
 }
 
 /// The id of a story, and the node it is from: two nodes may send the same story.
-type Key = ([u8; 16], String);
+type Key = (TraceId, Text);
 
 /// The last revision of each story. Bounded: the least recently updated story is evicted.
 pub(super) struct StoryIndex {
     by_id: HashMap<Key, Arc<Located>, ahash::RandomState>,
     by_update: BTreeMap<u64, Arc<Located>>,
+    texts: Texts,
     updates: u64,
     max_stories: usize,
     /// The latest receipt of an evicted story.
@@ -139,6 +79,7 @@ impl StoryIndex {
         Self {
             by_id: HashMap::default(),
             by_update: BTreeMap::new(),
+            texts: Texts::default(),
             updates: 0,
             max_stories,
             evicted_ns: 0,
@@ -147,16 +88,17 @@ impl StoryIndex {
 
     /// Adds a revision of a story. A later start of a node's agent counts its revisions anew.
     pub(super) fn add(&mut self, segment: u64, entry: StoryEntry) {
-        let key = (id_of(&entry), entry.node.clone());
+        let located = Located::new(self.updates + 1, segment, entry, &mut self.texts);
+        let key = (located.id, Text::clone(&located.node));
         if let Some(old) = self.by_id.get(&key) {
-            let order = |e: &StoryEntry| (e.epoch, e.revision);
-            if order(&old.entry) > order(&entry) {
+            let order = |located: &Located| (located.epoch, located.revision);
+            if order(old) > order(&located) {
                 return;
             }
             self.by_update.remove(&old.update);
         }
         self.updates += 1;
-        let located = Arc::new(Located { update: self.updates, segment, entry });
+        let located = Arc::new(located);
         self.by_update.insert(self.updates, Arc::clone(&located));
         self.by_id.insert(key, located);
         self.evict();
@@ -164,7 +106,7 @@ impl StoryIndex {
 
     /// The epoch of the last revision of a node's story.
     pub(super) fn epoch(&self, id: TraceId, node: &str) -> Option<u64> {
-        self.by_id.get(&(id.0, node.to_owned())).map(|located| located.entry.epoch)
+        self.by_id.get(&(id, Text::from(node))).map(|located| located.epoch)
     }
 
     /// Changes the number of stories that are kept.
@@ -177,8 +119,8 @@ impl StoryIndex {
         while self.by_id.len() > self.max_stories
             && let Some((_, oldest)) = self.by_update.pop_first()
         {
-            self.by_id.remove(&(id_of(&oldest.entry), oldest.entry.node.clone()));
-            self.add_evicted(oldest.entry.receipt_ns);
+            self.by_id.remove(&(oldest.id, Text::clone(&oldest.node)));
+            self.add_evicted(oldest.receipt_ns);
         }
     }
 
@@ -198,7 +140,7 @@ impl StoryIndex {
         let mut entries: Vec<_> = self
             .newest_first_iter()
             .take_while(|located| located.segment >= segment)
-            .map(|located| located.entry.clone())
+            .map(|located| located.to_entry())
             .collect();
         entries.reverse();
         entries
@@ -229,13 +171,13 @@ impl StoryIndex {
     pub(super) fn rules(&self) -> BTreeMap<String, RuleUse> {
         let mut rules: BTreeMap<String, RuleUse> = BTreeMap::new();
         for located in self.by_update.values().filter(|located| !located.is_retracted()) {
-            let StoryEntry { rule, pattern, last_ns, .. } = &located.entry;
-            if let Some(used) = rules.get_mut(rule) {
+            let Located { rule, pattern, last_ns, .. } = &**located;
+            if let Some(used) = rules.get_mut(&**rule) {
                 used.stories += 1;
                 used.last_ns = used.last_ns.max(*last_ns);
             } else {
-                let used = RuleUse { pattern: pattern.clone(), stories: 1, last_ns: *last_ns };
-                rules.insert(rule.clone(), used);
+                let used = RuleUse { pattern: pattern.to_string(), stories: 1, last_ns: *last_ns };
+                rules.insert(rule.to_string(), used);
             }
         }
         rules

@@ -5,12 +5,13 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::located::{Located, Text};
 use super::page::{Budget, Cursor, Page};
 use super::query_filter::Filter;
-use super::story_index::{Located, decode};
+use super::story_index::decode;
 use crate::store::{FramePosition, LogSnapshot};
 use tapio_core::clock;
-use tapio_core::event::{LinkedStory, MAX_LINKS, Severity, Story, StoryPart, StoryState};
+use tapio_core::event::{LinkedStory, MAX_LINKS, Story, TraceId};
 use tapio_wire::{Batch, Item};
 
 /// A query that is ready to be read.
@@ -26,81 +27,98 @@ pub struct StorySelection {
 
 /// The parts of a story: that of the node whose part opened first, then the others in this order.
 /// The order in which they were received doesn't matter.
-pub(super) struct Parts(pub(super) Vec<Arc<Located>>);
+pub(super) struct Parts<'a> {
+    pub(super) first: &'a Located,
+    others: Vec<&'a Located>,
+}
 
-impl Parts {
-    fn new(mut parts: Vec<Arc<Located>>) -> Self {
+impl<'a> Parts<'a> {
+    /// `None` for none.
+    fn new(mut parts: Vec<&'a Located>) -> Option<Self> {
         parts.sort_by(|a, b| {
-            let order = |p: &Located| (p.entry.first_ns, p.id());
-            order(a).cmp(&order(b)).then_with(|| a.entry.node.cmp(&b.entry.node))
+            let order = |p: &'a Located| (p.first_ns, p.id, &*p.node);
+            order(a).cmp(&order(b))
         });
-        Self(parts)
+        let mut parts = parts.into_iter();
+        Some(Self { first: parts.next()?, others: parts.collect() })
     }
 
-    fn to_parts(&self) -> Vec<StoryPart> {
-        let part = |part: &Arc<Located>| StoryPart {
-            node: part.entry.node.clone(),
-            id: part.id(),
-            state: StoryState::from_number(part.entry.state).unwrap_or_default(),
-            members_total: part.entry.members_total,
-            first_ns: part.entry.first_ns,
-            last_ns: part.entry.last_ns,
-            severity: Severity(part.entry.severity as u8),
-        };
-        self.0.iter().map(part).collect()
+    fn iter(&self) -> impl Iterator<Item = &'a Located> {
+        std::iter::once(self.first).chain(self.others.iter().copied())
     }
 }
 
-impl Listed for Parts {
+impl Listed for Parts<'_> {
     /// That of the part that was updated last.
     fn cursor(&self) -> Option<Cursor> {
-        self.0.iter().map(|part| part.cursor()).max()
+        self.iter().map(Located::cursor).max()
     }
 
     fn receipt_ns(&self) -> u64 {
-        self.0.iter().map(|part| part.entry.receipt_ns).max().unwrap_or(0)
+        self.iter().map(|part| part.receipt_ns).max().unwrap_or(0)
     }
 }
 
-/// The stories of one trace and one rule.
-struct SameTrace {
-    /// Position of the one that was updated last, and of the others.
-    first: usize,
-    others: Vec<usize>,
-    is_of_several_nodes: bool,
+/// A text by its address: equal texts of stories are at one ([`Text`]).
+fn address(text: &Text) -> *const u8 {
+    text.as_ptr()
 }
 
 /// Joins the parts of stories. Keeps the order: the last updated first. Leaves out stories that
 /// others replace. It looks at all stories that are listed, so nearly all of them cost no more than
 /// a look-up.
-pub(super) fn join_parts(all: &[Arc<Located>]) -> Vec<Parts> {
-    let replacing = all.iter().filter(|story| !story.entry.replaces.is_empty());
-    let replaced: HashSet<(&[u8], &str), ahash::RandomState> =
-        replacing.map(|story| (&story.entry.replaces[..], &story.entry.node[..])).collect();
-    let is_current =
-        |story: &&Arc<Located>| !replaced.contains(&(&story.entry.id[..], &story.entry.node[..]));
-    let stories: Vec<&Arc<Located>> = all.iter().filter(is_current).collect();
-    let mut of_trace: HashMap<(&[u8], &str), SameTrace, ahash::RandomState> =
-        HashMap::with_capacity_and_hasher(stories.len(), ahash::RandomState::new());
-    for (at, story) in stories.iter().enumerate().filter(|(_, story)| !story.is_retracted()) {
-        let new = SameTrace { first: at, others: Vec::new(), is_of_several_nodes: false };
-        let same = of_trace.entry((&story.entry.trace_id, &story.entry.rule)).or_insert(new);
-        if same.first != at {
-            same.is_of_several_nodes |= stories[same.first].entry.node != story.entry.node;
-            same.others.push(at);
+pub(super) fn join_parts(all: &[Arc<Located>]) -> Vec<Parts<'_>> {
+    let replacing = all.iter().filter(|story| story.replaces.is_some());
+    let replaced: HashSet<(TraceId, *const u8), ahash::RandomState> =
+        replacing.map(|story| (story.replaces, address(&story.node))).collect();
+    let is_current = |story: &&Located| {
+        replaced.is_empty() || !replaced.contains(&(story.id, address(&story.node)))
+    };
+    let stories: Vec<&Located> = all.iter().map(|story| &**story).filter(is_current).collect();
+    let mut several = of_several_nodes(&stories);
+    if several.is_empty() {
+        return stories.into_iter().map(|first| Parts { first, others: Vec::new() }).collect();
+    }
+    for story in &stories {
+        if let Some(parts) = several.get_mut(&trace_and_rule(story)).filter(|_| has_parts(story)) {
+            parts.push(story);
         }
     }
-    let joined = |(at, story): (usize, &&Arc<Located>)| {
-        let same = of_trace.get(&(&story.entry.trace_id[..], &story.entry.rule[..]));
-        match same.filter(|same| same.is_of_several_nodes && !story.is_retracted()) {
-            None => Some(Parts(vec![Arc::clone(story)])),
-            Some(same) => (same.first == at).then(|| {
-                let parts = std::iter::once(&at).chain(&same.others);
-                Parts::new(parts.map(|part| Arc::clone(stories[*part])).collect())
-            }),
+    let joined = stories.into_iter().filter_map(|story| {
+        match several.get_mut(&trace_and_rule(story)).filter(|_| has_parts(story)) {
+            None => Some(Parts { first: story, others: Vec::new() }),
+            // The first one takes the others with it.
+            Some(parts) => Parts::new(std::mem::take(parts)),
         }
-    };
-    stories.iter().enumerate().filter_map(joined).collect()
+    });
+    joined.collect()
+}
+
+/// Those traces and rules of which several nodes have stories.
+fn of_several_nodes<'a>(stories: &[&'a Located]) -> HashMap<TraceAndRule, Vec<&'a Located>> {
+    let mut nodes: HashMap<TraceAndRule, *const u8, ahash::RandomState> =
+        HashMap::with_capacity_and_hasher(stories.len(), ahash::RandomState::new());
+    let mut several = HashMap::new();
+    for story in stories.iter().filter(|story| has_parts(story)) {
+        let node = address(&story.node);
+        let of = trace_and_rule(story);
+        if *nodes.entry(of).or_insert(node) != node {
+            several.insert(of, Vec::new());
+        }
+    }
+    several
+}
+
+/// A trace and the address of a rule's name.
+type TraceAndRule = (TraceId, *const u8);
+
+fn trace_and_rule(story: &Located) -> TraceAndRule {
+    (story.trace_id, address(&story.rule))
+}
+
+/// Whether the story can have parts on other nodes.
+fn has_parts(story: &Located) -> bool {
+    !story.is_retracted()
 }
 
 /// An item of a list that is read in pages.
@@ -158,9 +176,13 @@ impl StorySelection {
     }
 
     /// Reads the story of the first part, if one of the parts matches.
-    pub(super) fn read_story(&self, parts: &Parts, reader: &mut StoryReader<'_>) -> Option<Story> {
+    pub(super) fn read_story(
+        &self,
+        parts: &Parts<'_>,
+        reader: &mut StoryReader<'_>,
+    ) -> Option<Story> {
         let mut leading = None;
-        for (at, part) in parts.0.iter().enumerate() {
+        for (at, part) in parts.iter().enumerate() {
             if !self.filter.story_outline_matches(&part.outline()) {
                 continue;
             }
@@ -172,7 +194,7 @@ impl StorySelection {
                 leading = Some(story).filter(|_| at == 0);
             }
             if leading.is_none() {
-                leading = reader.read(&parts.0[0]);
+                leading = reader.read(parts.first);
             }
             break;
         }
@@ -182,14 +204,13 @@ impl StorySelection {
 
 /// The best links of a story that were found so far.
 #[derive(Default)]
-struct BestLinks<'a>(Vec<(u64, &'a Arc<Located>)>);
+struct BestLinks<'a>(Vec<(u64, &'a Located)>);
 
 impl<'a> BestLinks<'a> {
     /// Adds a story that shares so many members, if it is one of the best.
-    fn add(&mut self, shared: u64, other: &'a Arc<Located>) {
-        let order = |(shared, other): &(u64, &Arc<Located>)| {
-            (Reverse(*shared), other.entry.first_ns, other.id())
-        };
+    fn add(&mut self, shared: u64, other: &'a Located) {
+        let order =
+            |(shared, other): &(u64, &Located)| (Reverse(*shared), other.first_ns, other.id);
         let at = self.0.partition_point(|best| order(best) < order(&(shared, other)));
         if at < MAX_LINKS {
             self.0.truncate(MAX_LINKS - 1);
@@ -200,37 +221,38 @@ impl<'a> BestLinks<'a> {
 
 /// Adds to each story the stories that share members with it, and its parts. Stories with a common
 /// member are of overlapping times, which most of all stories aren't.
-fn link(found: Vec<(&Parts, Story)>, all: &[Parts]) -> Vec<LinkedStory> {
+fn link(found: Vec<(&Parts<'_>, Story)>, all: &[Parts<'_>]) -> Vec<LinkedStory> {
     let mut of_member: HashMap<u64, Vec<usize>, ahash::RandomState> = HashMap::default();
     let (mut from_ns, mut to_ns) = (u64::MAX, 0);
     for (at, (parts, _)) in found.iter().enumerate() {
-        let entry = &parts.0[0].entry;
-        (from_ns, to_ns) = (from_ns.min(entry.first_ns), to_ns.max(entry.last_ns));
-        entry.members.iter().for_each(|m| of_member.entry(*m).or_default().push(at));
+        let Located { first_ns, last_ns, ref members, .. } = *parts.first;
+        (from_ns, to_ns) = (from_ns.min(first_ns), to_ns.max(last_ns));
+        members.iter().for_each(|member| of_member.entry(*member).or_default().push(at));
     }
     let mut links: Vec<BestLinks<'_>> = found.iter().map(|_| BestLinks::default()).collect();
-    let mut shared: Vec<(usize, u64)> = Vec::new();
-    for other in all.iter().map(|parts| &parts.0[0]) {
-        let entry = &other.entry;
-        if !entry.is_linkable || entry.last_ns < from_ns || entry.first_ns > to_ns {
+    // The members that one of all stories shares with each of those that were found, and which of
+    // them share any.
+    let (mut shared, mut sharing) = (vec![0; found.len()], Vec::new());
+    for other in all.iter().map(|parts| parts.first) {
+        if !other.is_linkable || other.last_ns < from_ns || other.first_ns > to_ns {
             continue;
         }
-        shared.clear();
-        for member in &entry.members {
-            shared.extend(of_member.get(member).into_iter().flatten().map(|at| (*at, *member)));
+        for at in other.members.iter().filter_map(|member| of_member.get(member)).flatten() {
+            if shared[*at] == 0 {
+                sharing.push(*at);
+            }
+            shared[*at] += 1;
         }
-        shared.sort_unstable();
-        shared.dedup();
-        for same in shared.chunk_by(|(a, _), (b, _)| a == b) {
-            let at = same[0].0;
-            if !Arc::ptr_eq(&found[at].0.0[0], other) {
-                links[at].add(same.len() as u64, other);
+        for at in sharing.drain(..) {
+            let members = std::mem::take(&mut shared[at]);
+            if !std::ptr::eq(found[at].0.first, other) {
+                links[at].add(members, other);
             }
         }
     }
     let linked = found.into_iter().zip(links).map(|((parts, story), BestLinks(others))| {
         let others = others.into_iter().map(|(shared, other)| (other.as_link_target(), shared));
-        LinkedStory::new(story, others, parts.to_parts())
+        LinkedStory::new(story, others, parts.iter().map(Located::to_part).collect())
     });
     linked.collect()
 }
@@ -251,7 +273,7 @@ impl<'a> StoryReader<'a> {
     pub(super) fn read(&mut self, located: &Located) -> Option<Story> {
         let position = located.frame();
         if self.frame.as_ref().is_none_or(|(at, _)| *at != position) {
-            let payload = self.log.payload(position, located.entry.receipt_ns);
+            let payload = self.log.payload(position, located.receipt_ns);
             self.frame = payload.map(|payload| (position, payload));
         }
         let (_, payload) = self.frame.as_ref()?;
@@ -260,7 +282,7 @@ impl<'a> StoryReader<'a> {
             Item::Story(story) => Some(story),
             Item::Event(_) | Item::LogBlock(_) => None,
         });
-        let story = stories.nth(located.entry.position as usize);
+        let story = stories.nth(located.position as usize);
         self.bytes += story.map_or(0, <[u8]>::len);
         story.and_then(decode)
     }

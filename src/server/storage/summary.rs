@@ -1,13 +1,12 @@
-//! Summary and index of a segment: a start reads the summary, which is in the footer; queries read
-//! the index ahead of it. Both are protobuf messages, so that a later version can add to
-//! them.
+//! Summary of a segment, which is in its footer and read by a start. It is a protobuf message, so
+//! that a later version can add to it.
 
 use std::collections::{BTreeSet, HashSet};
 
 use prost::Message;
 
-use super::filter;
 use super::query_filter::{Filter, entity_text};
+use super::segment_index;
 use tapio_core::event::stable_hash;
 use tapio_wire::{Batch, BatchHead, RawEvent};
 
@@ -68,9 +67,13 @@ pub(super) struct StoryEntry {
     pub(super) position: u32,
     #[prost(string, tag = "7")]
     pub(super) pattern: String,
-    /// The first eight bytes of each kept member's id, by which stories are linked.
-    #[prost(fixed64, repeated, tag = "8")]
+    /// Hashes of the kept members' ids ([`id_hash`]), by which stories are linked. Tag 8 had their
+    /// first eight bytes, which all ids of one source share.
+    #[prost(fixed64, repeated, tag = "21")]
     pub(super) members: Vec<u64>,
+    /// Kept members.
+    #[prost(uint32, tag = "22")]
+    pub(super) members_kept: u32,
     /// Whether other stories link to it.
     #[prost(bool, tag = "9")]
     pub(super) is_linkable: bool,
@@ -103,37 +106,15 @@ pub(super) struct StoryEntry {
     pub(super) replaces: Vec<u8>,
 }
 
-/// The index of a sealed segment.
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct Index {
-    /// The filter of the entities' keys and values ([`entity_hash`]).
-    #[prost(bytes = "vec", tag = "1")]
-    entities: Vec<u8>,
-    /// The first eight bytes of the trace ids, ascending, one for each frame that has events of it.
-    #[prost(fixed64, repeated, tag = "2")]
-    traces: Vec<u64>,
-    /// Offset of the frame, for each of `traces`.
-    #[prost(fixed64, repeated, tag = "3")]
-    offsets: Vec<u64>,
-}
-
-impl Index {
-    /// Whether the segment may have events with this entity.
-    pub(super) fn may_have_entity(&self, hash: u64) -> bool {
-        filter::may_contain(&self.entities, hash)
-    }
-
-    /// Offsets of the frames that have events of a trace, ascending.
-    pub(super) fn frames_of(&self, trace: u64) -> &[u64] {
-        let start = self.traces.partition_point(|t| *t < trace);
-        let end = self.traces.partition_point(|t| *t <= trace);
-        self.offsets.get(start..end).unwrap_or_default()
-    }
-}
-
-/// The hash of an entity's key and value in [`Index`].
+/// The hash of an entity's key and value in a segment's index.
 pub(super) fn entity_hash(key: &str, value: &str) -> u64 {
     first_eight(&stable_hash(&[key.as_bytes(), value.as_bytes()]))
+}
+
+/// A number for the id of an event or of a trace. It depends on all bytes: the ids of one source
+/// begin with the same ones, and 64-bit trace ids with eight zeros.
+pub(super) fn id_hash(id: &[u8]) -> u64 {
+    first_eight(&stable_hash(&[id]))
 }
 
 /// The first eight bytes of an id as a number; ids of other lengths give 0.
@@ -205,7 +186,7 @@ impl SummaryBuilder {
         summary.severities |= 1 << (keys.severity & 31);
         kinds.insert(keys.kind);
         if !keys.trace.is_empty() {
-            self.traces.insert((first_eight(keys.trace), offset));
+            self.traces.insert((id_hash(keys.trace), offset));
         }
     }
 
@@ -231,13 +212,21 @@ impl SummaryBuilder {
         &self.summary.senders
     }
 
-    /// The summary and the index of what was added.
-    pub(super) fn finish(self, stories: Vec<StoryEntry>) -> (Summary, Index) {
+    /// Whether an entity with this hash ([`entity_hash`]) was added.
+    pub(super) fn has_entity(&self, hash: u64) -> bool {
+        self.entities.contains(&hash)
+    }
+
+    /// Offsets of the frames that have events of a trace, ascending.
+    pub(super) fn frames_of(&self, trace: u64) -> Vec<u64> {
+        self.traces.range((trace, 0)..=(trace, u64::MAX)).map(|(_, offset)| *offset).collect()
+    }
+
+    /// The summary and the bytes of the index ([`segment_index`]) of what was added.
+    pub(super) fn finish(self, stories: Vec<StoryEntry>) -> (Summary, Vec<u8>) {
         let Self { mut summary, kinds, entities, traces } = self;
         summary.kinds = kinds.into_iter().collect();
         summary.stories = stories;
-        let entities = filter::build(entities.into_iter().collect::<Vec<_>>().into_iter());
-        let (traces, offsets) = traces.into_iter().unzip();
-        (summary, Index { entities, traces, offsets })
+        (summary, segment_index::encode(&entities, &traces))
     }
 }
