@@ -20,6 +20,7 @@ from test_chart import ROOT, TESTBED, chart, tapio
 
 SCRIPTS = ROOT / "tests/testbed/k8s"
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+NODE_ADDRESS, KUBELET_PORT = "10.200.0.2", 10250
 CAPABILITIES = {"SYS_PTRACE": 19, "SYSLOG": 34, "PERFMON": 38, "BPF": 39}
 
 
@@ -46,7 +47,8 @@ class Node(unittest.TestCase):
         cls.state = Path(tempfile.mkdtemp())
         cls.addClassCleanup(shutil.rmtree, cls.state, ignore_errors=True)
         cls.port = 20000 + os.getpid() % 10000 * 3
-        environment = {**os.environ, "TAPIO_TESTBED_STATE": str(cls.state)}
+        environment = {**os.environ, "TAPIO_TESTBED_STATE": str(cls.state),
+                       "APISERVER_EXTRA": "--kubelet-preferred-address-types=InternalIP"}
         quiet = {"env": environment, "check": True, "stdout": subprocess.DEVNULL}
         cls.addClassCleanup(subprocess.run, [SCRIPTS / "down.sh"], env=environment)
         subprocess.run([SCRIPTS / "up.sh", str(cls.port)], **quiet)
@@ -57,9 +59,24 @@ class Node(unittest.TestCase):
         cls.inside = ["nsenter", "-t", containerd, "-m", "-n"]
         # As systemd does on a node; the test bed's is private.
         run(*cls.inside, "mount", "--make-rshared", "/")
+        cls.forward_kubelet()
         cls.import_image()
         cls.create_secrets()
         cls.start()
+
+    @classmethod
+    def forward_kubelet(cls):
+        """The API server, for `kubectl port-forward`, reaches the kubelet at the node's address. The node's
+        network is its own: a socket in the file system leads into it."""
+        run("ip", "address", "add", f"{NODE_ADDRESS}/32", "dev", "lo")
+        cls.addClassCleanup(run, "ip", "address", "del", f"{NODE_ADDRESS}/32", "dev", "lo")
+        socat, socket = TESTBED / "opt/socat/usr/bin/socat", cls.state / "kubelet.sock"
+        environment = {**os.environ, "LD_LIBRARY_PATH": str(TESTBED / "opt/socat/usr/lib/x86_64-linux-gnu")}
+        for inside, ends in (
+                (cls.inside, (f"UNIX-LISTEN:{socket},fork", f"TCP:127.0.0.1:{KUBELET_PORT}")),
+                ([], (f"TCP-LISTEN:{KUBELET_PORT},bind={NODE_ADDRESS},fork,reuseaddr", f"UNIX-CONNECT:{socket}"))):
+            forward = subprocess.Popen([*inside, socat, *ends], env=environment)
+            cls.addClassCleanup(lambda process: (process.kill(), process.wait()), forward)
 
     @classmethod
     def import_image(cls):
@@ -203,6 +220,47 @@ class Node(unittest.TestCase):
         for process in server + agents:
             self.assertEqual(process["Uid"].split()[1], "65532")
             self.assertEqual((int(process["CapBnd"], 16), process["Seccomp"], process["NoNewPrivs"]), (0, "2", "1"))
+
+    def kubectl_tapio(self, *arguments):
+        """What `kubectl tapio` prints, over a port that kubectl forwards to the server's pod."""
+        plugins = self.state / "plugins"
+        plugins.mkdir(exist_ok=True)
+        links = {"kubectl-tapio": Path(tapio()).resolve(), "kubectl": TESTBED / "opt/kubectl/usr/bin/kubectl"}
+        for name, target in links.items():
+            if not (plugins / name).is_symlink():
+                (plugins / name).symlink_to(target)
+        environment = {**os.environ, "PATH": f"{plugins}:{os.environ['PATH']}", "KUBECONFIG": str(self.state / "kubeconfig")}
+        token = self.state / "reader.token"
+        token.write_text((self.state / "reader").read_text())
+        token.chmod(0o600)
+        return run(plugins / "kubectl", "tapio", *arguments, "--tls-ca", self.state / "ca.crt",
+                   "--tls-server-name", "tapio-server.tapio.svc", "--token-file", token, env=environment)
+
+    def test_crash_loop_is_a_story_that_kubectl_tapio_shows(self):
+        self.ready("agent")
+        self.kubectl("apply", "-f", "-", given=yaml.safe_dump(
+            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "checkout"}, "spec": {
+                "nodeName": "lab-node", "terminationGracePeriodSeconds": 0, "containers": [{
+                    "name": "app", "image": "docker.io/lab/app:1", "imagePullPolicy": "Never",
+                    "command": ["/bin/sh", "-c", "echo dying >&2; sleep 1; exit 3"]}]}}))
+        listed = ("stories", "--since", "10m", "--pod", "tapio/checkout", "-n", "all")
+        # The pod's own lifecycle is listed as well.
+        stories = lambda: [s for s in json.loads(self.kubectl_tapio(*listed, "-o", "json"))
+                           if s["state"] != "retracted" and not s["rule"].endswith("-lifecycle")]
+        self.wait("a story of the crash loop", stories, seconds=180)
+        # Other rules would have their stories by now, for example of the Events.
+        time.sleep(20)
+        story, *others = stories()
+        self.assertEqual(others, [], "one story")
+        self.assertEqual(story["pattern"], "pod-crash-loop")
+        self.assertIn("pod tapio/checkout", story["impact"]["affected"])
+        self.assertIn("container app ends with exit code 3", story["root_causes"][0]["cause"])
+        self.assertTrue(any("kubectl -n tapio logs checkout -c app --previous" in a for a in story["actions"]), story)
+        self.assertIn("k8s.pod.crash_loop", {member["kind"] for member in story["members"]})
+        self.assertIn("is in a crash loop", self.kubectl_tapio(*listed, "-o", "wide"))
+        self.assertIn("ends with exit code 3", self.kubectl_tapio("stories", story["id"]))
+        agents = json.loads(self.kubectl_tapio("agents", "-o", "json"))
+        self.assertIn("lab-node", {agent["node"] for agent in agents})
 
 
 if __name__ == "__main__":

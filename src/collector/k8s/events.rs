@@ -97,6 +97,8 @@ impl EventCounts {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum EventScope {
     ThisNode,
+    /// This node; the event is about one of its pods, whose status is watched.
+    WatchedPod,
     /// This node; the kubelet reports an old fact again.
     ThisNodeReplayed,
     NoNode,

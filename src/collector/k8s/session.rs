@@ -389,7 +389,9 @@ impl Session {
             "Node" => Some(&*object.name),
             _ => host.or(pod.as_ref().map(|pod| &*pod.node).filter(|n| !n.is_empty())),
         };
-        let scope = if is_local_pod || node == Some(&self.node) {
+        let scope = if is_local_pod {
+            EventScope::WatchedPod
+        } else if node == Some(&self.node) {
             match self.kubelet_start.observe(event) {
                 true => EventScope::ThisNodeReplayed,
                 false => EventScope::ThisNode,

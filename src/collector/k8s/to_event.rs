@@ -218,8 +218,10 @@ impl EventWriter {
         if let Some(count) = count {
             event.int(names::K8S_EVENT_COUNT, count);
         }
-        if scope == EventScope::ThisNodeReplayed {
-            event.bool(names::TAPIO_K8S_EVENT_REREAD, true);
+        match scope {
+            EventScope::ThisNodeReplayed => event.bool(names::TAPIO_K8S_EVENT_REREAD, true),
+            EventScope::WatchedPod => event.bool(names::TAPIO_K8S_POD_WATCHED, true),
+            EventScope::ThisNode | EventScope::NoNode => {}
         }
         if let Some(pod) = pod {
             pod_attributes(event, pod);

@@ -122,7 +122,7 @@ const KINDS: &[(&str, &[&str])] = &[
         "k8s.event",
         &["k8s.event.reason k8s.event.action k8s.event.name k8s.event.uid k8s.event.count \
            tapio.k8s.event.type tapio.k8s.event.component tapio.k8s.event.reread \
-           tapio.k8s.object.kind tapio.k8s.object.name"],
+           tapio.k8s.object.kind tapio.k8s.object.name tapio.k8s.pod.watched"],
     ),
     ("k8s.pod.scheduled", &[POD]),
     ("k8s.pod.running", &[POD]),

@@ -260,6 +260,7 @@ well_known! {
     TAPIO_K8S_PENDING_NS = "tapio.k8s.pending_ns",
     TAPIO_K8S_GRACE_PERIOD_S = "tapio.k8s.grace_period_s",
     TAPIO_K8S_FINALIZERS = "tapio.k8s.finalizers",
+    TAPIO_K8S_POD_WATCHED = "tapio.k8s.pod.watched",
     TAPIO_K8S_CONDITION_REASON = "tapio.k8s.condition.reason",
     TAPIO_K8S_ROLLOUT_STATE = "tapio.k8s.rollout.state",
     TAPIO_K8S_ROLLOUT_REASON = "tapio.k8s.rollout.reason",
