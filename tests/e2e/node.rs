@@ -80,6 +80,14 @@ fn reasons(events: &[Json], pod: &str) -> BTreeSet<String> {
     of(events, "k8s.event", pod).filter_map(reason).collect()
 }
 
+fn assert_back_offs_are_of_a_watched_pod(events: &[Json]) {
+    let crashed = of(events, "k8s.event", "crash");
+    let back_offs: Vec<&Json> =
+        crashed.filter(|e| e["attributes"]["k8s.event.reason"] == "BackOff").collect();
+    let is_watched = |e: &&Json| e["attributes"]["tapio.k8s.pod.watched"] == true;
+    assert!(!back_offs.is_empty() && back_offs.iter().all(is_watched), "{back_offs:#?}");
+}
+
 #[test]
 fn real_pods_are_emitted_once_and_oom_kills_have_their_names() {
     let Some(lab) = Lab::start() else { return };
@@ -99,12 +107,7 @@ fn real_pods_are_emitted_once_and_oom_kills_have_their_names() {
     let events = facts(&agent.events());
     assert_emitted_once(&events);
 
-    let crashed = of(&events, "k8s.event", "crash");
-    let back_offs: Vec<&Json> =
-        crashed.filter(|e| e["attributes"]["k8s.event.reason"] == "BackOff").collect();
-    let is_watched = |e: &&Json| e["attributes"]["tapio.k8s.pod.watched"] == true;
-    assert!(!back_offs.is_empty() && back_offs.iter().all(is_watched), "{back_offs:#?}");
-
+    assert_back_offs_are_of_a_watched_pod(&events);
     let kills: Vec<&Json> = of(&events, "kernel.process.oom_kill", "oom").collect();
     for kill in &kills {
         let entity = &kill["entity"];

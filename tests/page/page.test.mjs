@@ -102,6 +102,53 @@ describe('stories', () => {
     await close(page);
   });
 
+  it('answers what happened, why, whom it hits and what to do on the first screen', async () => {
+    const stories = [
+      ['cascade-failure', 'host.name=node-b', 'nginx configuration error', ['systemd', 'k8s', 'ebpf'], 'check config'],
+      ['pod-deployment-success', 'k8s.pod.name=web-7d9c5b-x2x7p', 'scheduled deployment', ['systemd', 'cni', 'k8s'], null],
+    ];
+    for (const [pattern, entity, cause, sources, action] of stories) {
+      const { items: [story] } = await agent.api(`/api/v1/stories?pattern=${pattern}&entity=${encodeURIComponent(entity)}`);
+      const page = await open(`/stories/${story.id}`);
+      const isOnFirstScreen = async (locator, text) => {
+        const box = await locator.first().boundingBox();
+        assert.ok(box && box.y + box.height < 900, `${pattern}: ${text} at ${JSON.stringify(box)}`);
+      };
+      await isOnFirstScreen(page.getByText(`Most likely cause: ${cause}`), cause);
+      await isOnFirstScreen(page.getByText('Business impact'), 'the impact');
+      await isOnFirstScreen(page.locator('.lane'), 'the time line');
+      if (action) await isOnFirstScreen(page.getByText(action), action);
+      const labels = await page.locator('.lane .label').allTextContents();
+      for (const source of sources) assert.ok(labels.includes(source), `${pattern}: ${source} in ${labels}`);
+      // Every member is in the trace, as the store has it.
+      const { items: events } = await agent.api(`/api/v1/stories/${story.id}/events?limit=1000`);
+      const stored = new Map(events.map((event) => [event.id, event.trace_id]));
+      for (const { id } of story.members) assert.equal(stored.get(id), story.trace_id, `${pattern}: ${id}`);
+      await page.screenshot({ path: join(PICTURES, `${pattern}.png`) });
+      await close(page);
+    }
+    assert.deepEqual(errors, []);
+  });
+
+  it('shows all events of a story that keeps a part of them', async () => {
+    const { items } = await agent.api('/api/v1/stories?limit=1000');
+    const [story] = items.sort((a, b) => b.members_total - a.members_total);
+    assert.ok(story.members_total > story.members.length, `${story.name}: ${story.members_total}`);
+    const page = await open(`/stories/${story.id}`);
+    const shown = async () => Number(/of ([\d,]+) event/.exec(await page.locator('.time-line').getAttribute('aria-label'))[1].replace(',', ''));
+    await page.getByText('the first and the latest').waitFor();
+    assert.equal(await shown(), story.members.length);
+    await page.getByRole('button', { name: 'Show all events' }).click();
+    await page.getByText('all that the server has').waitFor();
+    assert.ok(await shown() >= story.members_total, `${await shown()} of ${story.members_total}`);
+    await page.locator('.time-line').focus();
+    for (let n = 0; n < 12; n += 1) await page.keyboard.press('+');
+    await page.locator('.member').first().click();
+    await page.getByRole('complementary', { name: 'Selected event' }).waitFor();
+    assert.deepEqual(errors, []);
+    await close(page);
+  });
+
   it('announces new stories without moving the list', async () => {
     const page = await open('/stories?pattern=cascade-failure');
     await rows(page).first().waitFor();

@@ -54,7 +54,7 @@ const SVG: &str = "image/svg+xml";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Every file, in the order of names.
-static FILES: [File; 29] = files! {
+static FILES: [File; 30] = files! {
     "agents.js" JS,
     "api.js" JS,
     "app.js" JS,
@@ -83,6 +83,7 @@ static FILES: [File; 29] = files! {
     "vendor/preact.LICENSE" TEXT,
     "vendor/preact.js" JS,
     "virtual_list.js" JS,
+    "whole_story.js" JS,
     "widgets.js" JS,
 };
 

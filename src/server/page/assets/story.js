@@ -9,6 +9,7 @@ import { Lanes } from './lanes.js';
 import { Marks } from './marks.js';
 import { Link } from './route.js';
 import { absolute, counted, duration, percent, plain, zone } from './text.js';
+import { useWholeStory } from './whole_story.js';
 import { CopyButton, Failure, Severity, State, Text, Time, useLoaded, useNow, useTitle } from './widgets.js';
 
 const RELOAD_MS = 1000;
@@ -95,15 +96,14 @@ function Related({ story }) {
     ${parts.map((part) => html`<li key=${part.id}>On node ${plain(part.node)}: ${counted(part.members_total, 'event')}, ${part.state}</li>`)}</ul></section>`;
 }
 
-function MemberTable({ members, total, onShow }) {
+function MemberTable({ members, onShow }) {
   const [shown, setShown] = useState(50);
   return html`<div class="scroll"><table class="members"><caption class="unseen">Events of the story, in the order of time</caption>
     <thead><tr><th scope="col">Time</th><th scope="col">Source</th><th scope="col">Severity</th><th scope="col">Role</th><th scope="col">Event</th></tr></thead>
     <tbody>${members.slice(0, shown).map((member) => html`<tr key=${member.id}>
       <td class="time"><button type="button" class="quiet" onClick=${() => onShow([member])}>${absolute(member.time)}</button></td>
       <td>${plain(member.source)}</td><td><${Severity} of=${member.severity} /></td><td>${plain(member.role)}</td><td><${Text} of=${member.summary} most=${240} /></td></tr>`)}</tbody></table></div>
-    ${shown < members.length && html`<button type="button" onClick=${() => setShown(shown + 200)}>Show more of ${counted(members.length, 'event')}</button>`}
-    ${total > members.length && html`<p class="hint">The story keeps ${counted(members.length, 'event')} of ${counted(total, 'event')}; all of them are below, as they are stored.</p>`}`;
+    ${shown < members.length && html`<button type="button" onClick=${() => setShown(shown + 200)}>Show more of ${counted(members.length, 'event')}</button>`}`;
 }
 
 function Loaded({ story, settings, reload }) {
@@ -111,7 +111,7 @@ function Loaded({ story, settings, reload }) {
   const graph = useLoaded((signal) => get(storyPath(story.id, '/graph'), {}, signal), [story.id, story.revision, story.state]);
   const [selected, setSelected] = useState(null);
   const [isRaw, setRaw] = useState(false);
-  const members = useMemo(() => [...story.members].sort((a, b) => (a.time < b.time ? -1 : 1)), [story.id, story.revision, story.members.length]);
+  const { members, notice } = useWholeStory(story);
   const causes = useMemo(() => new Set(story.root_causes[0]?.evidence ?? []), [story.id, story.revision]);
   // The explanation names members by their ids in bytes, the story as they came.
   const byEvidence = useMemo(() => {
@@ -125,10 +125,10 @@ function Loaded({ story, settings, reload }) {
   }, [explained.value, members]);
   return html`<${Header} story=${story} settings=${settings} />
     <div class="columns"><${Actions} story=${story} /><${Impact} story=${story} explanation=${explained.value} /></div>
-    <section aria-labelledby="time-line"><h2 id="time-line">Time line</h2>
+    <section aria-labelledby="time-line"><h2 id="time-line">Time line</h2>${notice}
       <${Lanes} members=${members} causes=${causes} selected=${selected?.[0]?.id} onSelect=${setSelected} />
       ${selected && html`<${Selection} members=${selected} onClose=${() => setSelected(null)} />`}
-      <details><summary>The same as a table</summary><${MemberTable} members=${members} total=${story.members_total} onShow=${setSelected} /></details></section>
+      <details><summary>The same as a table</summary><${MemberTable} members=${members} onShow=${setSelected} /></details></section>
     <section aria-labelledby="evidence"><h2 id="evidence">Evidence for the cause</h2>
       ${explained.error && html`<${Failure} error=${explained.error} onRetry=${explained.reload} />`}
       ${explained.value && html`<${Evidence} explanation=${explained.value} memberOf=${(id) => byEvidence.get(id)} onShow=${(member) => setSelected([member])} />`}</section>

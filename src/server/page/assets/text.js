@@ -30,13 +30,20 @@ export function nanoseconds(time) {
   return BigInt(seconds) * 1_000_000_000n + BigInt((match[2] ?? '').padEnd(9, '0').slice(0, 9));
 }
 
+/// Members or events in the order of time. Their texts have no order: `00Z` is before `00.5Z`.
+export function byTime(items) {
+  const timed = items.map((item) => [nanoseconds(item.time), item]);
+  return timed.sort(([a], [b]) => (a < b ? -1 : Number(a > b))).map(([, item]) => item);
+}
+
 /// A length of time in words: two units at most.
 export function duration(ns) {
   const number = Number(ns);
   const abs = Math.abs(number);
-  if (abs < 1e3) return `${Math.round(number)} ns`;
-  if (abs < 1e6) return `${(number / 1e3).toFixed(abs < 1e4 ? 1 : 0)} µs`;
-  if (abs < 1e9) return `${(number / 1e6).toFixed(abs < 1e7 ? 1 : 0)} ms`;
+  // A little less than the next unit is one of it, and not 1000 of this one.
+  if (abs < 999.5) return `${Math.round(number)} ns`;
+  if (abs < 999.5e3) return `${(number / 1e3).toFixed(abs < 1e4 ? 1 : 0)} µs`;
+  if (abs < 999.5e6) return `${(number / 1e6).toFixed(abs < 1e7 ? 1 : 0)} ms`;
   const seconds = abs / 1e9;
   const sign = number < 0 ? '-' : '';
   if (seconds < 10) return `${sign}${seconds.toFixed(1)} s`;
