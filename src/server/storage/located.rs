@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::page::Cursor;
 use super::query_filter::StoryOutline;
+use super::story_entity::EntityValues;
 use super::summary::StoryEntry;
 use crate::store::FramePosition;
 use tapio_core::event::{LinkTarget, Severity, StoryPart, StoryState, TraceId};
@@ -40,6 +41,8 @@ pub(super) struct Located {
     /// Hashes of the kept members' ids ([`id_hash`](super::summary::id_hash)), ascending, once
     /// each.
     pub(super) members: Box<[u64]>,
+    /// The entities that it is about.
+    pub(super) entities: EntityValues,
     /// The times of its first and its last member, and of its receipt, nanoseconds since the Unix
     /// epoch.
     pub(super) first_ns: u64,
@@ -74,6 +77,9 @@ impl Located {
             state: StoryState::from_number(entry.state).unwrap_or_default(),
             is_linkable: entry.is_linkable,
             members: members.into_boxed_slice(),
+            entities: EntityValues(
+                u128::from(entry.entities_high) << 64 | u128::from(entry.entities_low),
+            ),
             first_ns: entry.first_ns,
             last_ns: entry.last_ns,
             receipt_ns: entry.receipt_ns,
@@ -93,6 +99,8 @@ impl Located {
             pattern: self.pattern.to_string(),
             members: self.members.to_vec(),
             members_kept: self.members_kept,
+            entities_low: self.entities.0 as u64,
+            entities_high: (self.entities.0 >> 64) as u64,
             is_linkable: self.is_linkable,
             trace_id: bytes(self.trace_id),
             rule: self.rule.to_string(),
@@ -221,6 +229,8 @@ mod tests {
             pattern: "p".into(),
             members: vec![3, 9],
             members_kept: 3,
+            entities_low: 12,
+            entities_high: 13,
             is_linkable: true,
             trace_id: vec![6; 16],
             rule: "r".into(),

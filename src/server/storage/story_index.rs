@@ -6,6 +6,7 @@ use std::sync::Arc;
 use prost::Message as _;
 
 use super::located::{Located, Text, Texts};
+use super::story_entity::EntityValues;
 use super::summary::{StoryEntry, id_hash};
 use crate::store::Frame;
 use tapio_core::event::{Story, TraceId};
@@ -20,6 +21,7 @@ pub(super) fn entry(
     position: u32,
 ) -> Option<StoryEntry> {
     let story = decode(bytes)?;
+    let EntityValues(entities) = EntityValues::of(&story);
     Some(StoryEntry {
         id: story.id.0.to_vec(),
         node: head.node.to_owned(),
@@ -29,6 +31,8 @@ pub(super) fn entry(
         position,
         members: story.members.iter().map(|m| id_hash(&m.id.0)).collect(),
         members_kept: story.members.len() as u32,
+        entities_low: entities as u64,
+        entities_high: (entities >> 64) as u64,
         is_linkable: story.is_linkable(),
         trace_id: story.trace_id.0.to_vec(),
         state: story.state as u32,

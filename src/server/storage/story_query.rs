@@ -183,7 +183,10 @@ impl StorySelection {
     ) -> Option<Story> {
         let mut leading = None;
         for (at, part) in parts.iter().enumerate() {
-            if !self.filter.story_outline_matches(&part.outline()) {
+            let is_about = |(_, value): (&str, &str)| part.entities.may_have(value);
+            if !self.filter.story_outline_matches(&part.outline())
+                || !self.filter.entities().all(is_about)
+            {
                 continue;
             }
             if self.filter.reads_story_contents() {

@@ -74,6 +74,11 @@ pub(super) struct StoryEntry {
     /// Kept members.
     #[prost(uint32, tag = "22")]
     pub(super) members_kept: u32,
+    /// The lower and the upper half of its `EntityValues`; 0 if they aren't known.
+    #[prost(fixed64, tag = "23")]
+    pub(super) entities_low: u64,
+    #[prost(fixed64, tag = "24")]
+    pub(super) entities_high: u64,
     /// Whether other stories link to it.
     #[prost(bool, tag = "9")]
     pub(super) is_linkable: bool,
