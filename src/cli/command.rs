@@ -74,6 +74,8 @@ enum Verb {
     Explain(query::explain::Args),
     /// Note something about a story: acknowledged, a note, a wrong root cause
     Annotate(query::annotate::Args),
+    /// List what operators noted about stories
+    Annotations(query::annotations::Args),
     /// Silence the stories of a rule for a time
     Silence(query::silence::Args),
     /// Print a server's events and stories as they arrive
@@ -158,6 +160,7 @@ fn run_verb(verb: Verb) -> Outcome {
         Verb::Events(args) => query::events::run(&args),
         Verb::Explain(args) => query::explain::run(&args),
         Verb::Annotate(args) => query::annotate::run(&args),
+        Verb::Annotations(args) => query::annotations::run(&args),
         Verb::Silence(args) => query::silence::run(&args),
         Verb::Tail(args) => query::tail::run(&args),
         Verb::Notify(args) => notifications::run(&args),

@@ -17,7 +17,7 @@ use super::shared::Shared;
 use super::status::ServerStatus;
 use super::story_log::SharedLog;
 use super::sync::SyncThread;
-use super::{health, http, operate_rpc, page, query, query_line};
+use super::{health, http, operate_rpc, page, query_line, query_rpc};
 use crate::notify::{Notifier, Placed, ReceiverConfig, StoryLog};
 use crate::store::{Files, OsFiles};
 use crate::telemetry::MetricSource;
@@ -172,7 +172,7 @@ async fn serve(
     let reported = health::report(shared.health.subscribe(), reporter);
     let agents = grpc_server(Arc::clone(&grpc_access))
         .add_service(IngestServer::new(ingest))
-        .add_service(query::service(Arc::clone(&shared)))
+        .add_service(query_rpc::service(Arc::clone(&shared)))
         .add_service(operate_rpc::service(Arc::clone(&shared)))
         .add_service(health_service)
         .serve_with_incoming(DoorListener::new(grpc, grpc_access)?);

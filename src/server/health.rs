@@ -9,6 +9,7 @@ use tonic_health::server::HealthReporter;
 /// The services besides the server as a whole, which has the empty name.
 const INGEST: &str = "tapio.v1.Ingest";
 const QUERY: &str = "tapio.v1.Query";
+const OPERATE: &str = "tapio.v1.Operate";
 /// Time for the clients that watch to learn of a stop before their connections end.
 const STOP_NOTICE: Duration = Duration::from_millis(20);
 
@@ -34,12 +35,18 @@ impl Health {
     }
 
     /// The status of each service.
-    fn services(self) -> [(&'static str, ServingStatus); 3] {
+    fn services(self) -> [(&'static str, ServingStatus); 4] {
         let status = |is_serving| {
             if is_serving { ServingStatus::Serving } else { ServingStatus::NotServing }
         };
         let takes_batches = status(self == Self::Serving);
-        [("", takes_batches), (INGEST, takes_batches), (QUERY, status(self != Self::Stopping))]
+        // An annotation is on the disk when it is answered.
+        [
+            ("", takes_batches),
+            (INGEST, takes_batches),
+            (OPERATE, takes_batches),
+            (QUERY, status(self != Self::Stopping)),
+        ]
     }
 }
 

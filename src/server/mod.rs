@@ -13,9 +13,11 @@
 //! | `sync_gate.rs` | where acknowledgements wait for the disk |
 //! | `storage/` | [`Storage`]: the log of batches and its indexes |
 //! | `operate.rs`, `operate_rpc.rs` | actions of operators, and their gRPC service |
-//! | `query.rs` | queries, and their gRPC service |
+//! | `query.rs`, `query_rpc.rs` | queries, and their gRPC service |
+//! | `tail_filter.rs` | selects the items of a stream |
 //! | `follow.rs` | follows the log: what is stored after a position |
 //! | `agent_query.rs` | queries for the agents |
+//! | `annotation_query.rs` | queries for annotations |
 //! | `query_line.rs` | bounds the queries that run and wait |
 //! | `http.rs` | the listener for HTTP: the API, health checks, metrics |
 //! | `api/` | JSON over HTTP |
@@ -31,6 +33,7 @@
 
 mod agent_query;
 mod agents;
+mod annotation_query;
 mod annotations;
 mod api;
 mod config;
@@ -46,6 +49,7 @@ mod operate_rpc;
 mod page;
 mod query;
 mod query_line;
+mod query_rpc;
 mod rule_text;
 mod scrub;
 mod senders;
@@ -55,6 +59,7 @@ mod storage;
 mod story_log;
 mod sync;
 mod sync_gate;
+mod tail_filter;
 
 pub use config::ServerConfig;
 pub use handle::{Server, ServerHandle};

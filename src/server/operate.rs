@@ -57,7 +57,10 @@ pub(super) enum Mark {
     Note(String),
     /// The first root cause isn't the real one, which is given if it is known.
     WrongCause(String),
+    /// It is the real one.
     RightCause,
+    /// It is marked neither as wrong nor as right any more.
+    UnmarkCause,
 }
 
 /// A silence to be added.
@@ -90,6 +93,7 @@ impl Shared {
             Mark::Note(text) => Action::Note { story, text },
             Mark::WrongCause(cause) => Action::WrongCause { story, cause },
             Mark::RightCause => Action::RightCause { story },
+            Mark::UnmarkCause => Action::UnmarkCause { story },
         };
         self.keep(action, sender, clock::wall_ns()).await?;
         Ok(self.annotations().marks().of_story([id].into_iter()).unwrap_or_default())

@@ -37,9 +37,8 @@ fn mark(action: Option<proto::annotate_request::Action>) -> Result<Mark, Status>
         Some(Action::Note(text)) => Mark::Note(text),
         Some(Action::WrongCause(cause)) => Mark::WrongCause(cause),
         Some(Action::RightCause(true)) => Mark::RightCause,
-        Some(Action::RightCause(false)) | None => {
-            return Err(Status::invalid_argument("action: is missing"));
-        }
+        Some(Action::RightCause(false)) => Mark::UnmarkCause,
+        None => return Err(Status::invalid_argument("action: is missing")),
     })
 }
 

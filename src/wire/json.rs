@@ -77,8 +77,47 @@ pub fn annotations_json(annotations: &proto::Annotations) -> Json {
     if let Some(wrong_cause) = &annotations.wrong_cause {
         json["wrong_cause"] = stamp(wrong_cause, "cause");
     }
+    if let Some(right_cause) = &annotations.right_cause {
+        json["right_cause"] = stamp(right_cause, "text");
+    }
     if !annotations.notes.is_empty() {
         json["notes"] = annotations.notes.iter().map(|note| stamp(note, "text")).collect();
+    }
+    json
+}
+
+/// An entry of the list of annotations as JSON, as the file of annotations has it.
+#[must_use]
+pub fn annotation_entry_json(entry: &proto::AnnotationEntry) -> Json {
+    use proto::annotation_entry::Action;
+    let mut json = json!({"time_ns": entry.time_unix_nano, "by": entry.by});
+    let mut set = |name: &str, value: Json| json[name] = value;
+    match &entry.action {
+        Some(Action::Acknowledged(_)) => set("action", "acknowledge".into()),
+        Some(Action::Note(text)) => {
+            set("action", "note".into());
+            set("text", text.as_str().into());
+        }
+        Some(Action::WrongCause(cause)) => {
+            set("action", "wrong_cause".into());
+            if !cause.is_empty() {
+                set("cause", cause.as_str().into());
+            }
+        }
+        Some(Action::RightCause(_)) => set("action", "right_cause".into()),
+        Some(Action::Silence(silence)) => {
+            let pair = |pair: &proto::KeyValue| (pair.key.clone(), Json::from(&*pair.value));
+            set("action", "silence".into());
+            set("id", silence.id.as_str().into());
+            set("rule", silence.rule.as_str().into());
+            set("key", silence.key.iter().map(pair).collect::<Map<_, _>>().into());
+            set("until_ns", silence.until_unix_nano.into());
+            set("reason", silence.reason.as_str().into());
+        }
+        None => {}
+    }
+    if let Ok(id) = entry.story_id.as_slice().try_into() {
+        json["story"] = TraceId(id).to_string().into();
     }
     json
 }

@@ -12,6 +12,7 @@
 //! | `log_block/` | log records that pass as they came, and the events in them |
 //! | `proto_vec.rs` | protobuf into a growing buffer, OTLP's attributes and their values |
 //! | `story.rs` | stories to and from protobuf |
+//! | `incident.rs` | incidents to protobuf |
 //! | `json.rs` | decoded items as JSON |
 //! | `agent.rs` | agents as JSON |
 //! | `sequence_tracker.rs` | [`SequenceTracker`]: deduplication by sequence number |
@@ -51,6 +52,7 @@ mod door;
 mod encode;
 mod http_client;
 mod http_post;
+mod incident;
 mod json;
 mod log_block;
 mod otlp;
@@ -88,7 +90,10 @@ pub use encode::{
 };
 pub use http_client::HttpClient;
 pub use http_post::{HttpPostConfig, HttpPoster, PostFailure};
-pub use json::{annotated_json, annotations_json, batch_json, decoded_json, silence_json};
+pub use incident::incident_to_proto;
+pub use json::{
+    annotated_json, annotation_entry_json, annotations_json, batch_json, decoded_json, silence_json,
+};
 pub use log_block::{expanded, log_id, log_ids};
 pub use otlp::{
     OtlpAttributes, OtlpMetricType, OtlpNested, OtlpPart, OtlpParts, OtlpPoint, OtlpRecord,

@@ -61,7 +61,8 @@ fn part_from_proto(part: proto::StoryPart) -> Option<StoryPart> {
     })
 }
 
-fn state_to_proto(state: StoryState) -> proto::StoryState {
+/// Converts the state of a story to protobuf.
+pub(super) fn state_to_proto(state: StoryState) -> proto::StoryState {
     match state {
         StoryState::Opened => proto::StoryState::Opened,
         StoryState::Updated => proto::StoryState::Updated,
@@ -104,13 +105,7 @@ pub fn story_to_proto(story: &Story) -> proto::Story {
         last_unix_nano: story.last_ns,
         severity: u32::from(story.severity.0),
         root_cause: story.root_cause.iter().map(candidate_to_proto).collect(),
-        impact: Some(proto::Impact {
-            business: story.impact.business,
-            customer_facing: story.impact.customer_facing,
-            slo_impact: story.impact.slo_impact,
-            affected: story.impact.affected.clone(),
-            evidence: story.impact.evidence.clone(),
-        }),
+        impact: Some(impact_to_proto(&story.impact)),
         actions: story.actions.clone(),
         confidence: story.confidence,
         continues: story.continues.map(|t| t.0.to_vec()).unwrap_or_default(),
@@ -119,19 +114,34 @@ pub fn story_to_proto(story: &Story) -> proto::Story {
         parts: Vec::new(),
         annotations: None,
         silence: None,
-        incident: story.incident.as_ref().map(incident_to_proto),
+        incident: story.incident.as_ref().map(membership_to_proto),
     }
 }
 
-fn incident_to_proto(incident: &Incident) -> proto::Incident {
-    let role = match incident.role {
+/// Converts an impact to protobuf.
+pub(super) fn impact_to_proto(impact: &Impact) -> proto::Impact {
+    proto::Impact {
+        business: impact.business,
+        customer_facing: impact.customer_facing,
+        slo_impact: impact.slo_impact,
+        affected: impact.affected.clone(),
+        evidence: impact.evidence.clone(),
+    }
+}
+
+/// Converts a role in an incident to protobuf.
+pub(super) fn role_to_proto(role: IncidentRole) -> proto::IncidentRole {
+    match role {
         IncidentRole::Same => proto::IncidentRole::Same,
         IncidentRole::Cause => proto::IncidentRole::Cause,
         IncidentRole::Effect => proto::IncidentRole::Effect,
-    };
+    }
+}
+
+fn membership_to_proto(incident: &Incident) -> proto::Incident {
     proto::Incident {
         id: incident.id.0.to_vec(),
-        role: role as i32,
+        role: role_to_proto(incident.role) as i32,
         because: incident.because.clone(),
     }
 }
@@ -150,7 +160,8 @@ fn member_to_proto(member: &Member) -> proto::Member {
     }
 }
 
-fn candidate_to_proto(candidate: &Candidate) -> proto::Candidate {
+/// Converts a candidate for a root cause to protobuf.
+pub(super) fn candidate_to_proto(candidate: &Candidate) -> proto::Candidate {
     proto::Candidate {
         cause: candidate.cause.clone(),
         entity: candidate.entity.as_ref().map(|entity| proto::CauseEntity {

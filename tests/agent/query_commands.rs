@@ -408,9 +408,24 @@ fn story_is_annotated_and_its_rule_is_silenced() {
     }
     let unacked = json(&["annotate", id, "--unack", "--right-cause"]);
     assert!(unacked["acknowledged"].is_null() && unacked["wrong_cause"].is_null(), "{unacked}");
+    assert!(unacked["right_cause"].is_object(), "{unacked}");
+    let noted = json(&["annotations", &id[..8]]);
+    let actions: Vec<&Json> = noted.as_array().unwrap().iter().map(|one| &one["action"]).collect();
+    assert_eq!(actions, ["note", "right_cause"]);
+    let over_http = get_json(server.fixture.http, "/api/v1/annotations").unwrap();
+    assert_eq!(json(&["annotations"]), over_http["items"]);
+    assert_eq!(json(&["annotations", "--action", "silence"])[0]["rule"], rule);
+    let text = utf8(&server.run(&["annotations"]).stdout);
+    assert!(text.contains("restarted") && !text.contains('\u{1b}'), "{text}");
+    let unmarked = json(&["annotate", id, "--unmark-cause"]);
+    assert!(unmarked["right_cause"].is_null(), "{unmarked}");
     let silence = silence["id"].as_str().unwrap();
     assert!(server.run(&["silence", "remove", silence]).status.success());
     assert_eq!(json(&["silence", "list"]), Json::Array(Vec::new()));
+    errors_of_annotations(&server, id, silence);
+}
+
+fn errors_of_annotations(server: &TestServer, id: &str, silence: &str) {
     for (arguments, code, cause) in [
         (&["annotate", id][..], 2, "required"),
         (&["annotate", id, "--ack", "--unack"], 2, "cannot be used with"),
@@ -419,6 +434,9 @@ fn story_is_annotated_and_its_rule_is_silenced() {
         (&["silence", "remove", silence], 1, "no silence"),
         (&["silence", "add", "a", "--for", "0"], 1, "for: must be greater than zero"),
         (&["silence", "add", "a", "--for", "1h", "--key", "x"], 2, "expected NAME=VALUE"),
+        (&["annotations", "--action", "gone"], 2, "invalid value"),
+        (&["annotations", "--since", "1h", "--until", "2h"], 2, "--until is not after --since"),
+        (&["annotations", "abcd"], 1, "no story abcd"),
     ] {
         let output = server.run(arguments);
         let error = utf8(&output.stderr);

@@ -49,7 +49,7 @@ pub(crate) const PACKAGES: &[Package] = &[
             &["decode", "otlp_json"],
             &["retry_info", "encode", "service", "otlp_out", "otlp_response"],
             &["log_block"],
-            &["client", "json"],
+            &["client", "incident", "json"],
             &["otlp_client"],
         ],
     },

@@ -8,7 +8,7 @@ use tonic_health::pb::health_client::HealthClient;
 use super::support::sim_disk::SimDisk;
 use super::*;
 
-const SERVICES: [&str; 3] = ["", "tapio.v1.Ingest", "tapio.v1.Query"];
+const SERVICES: [&str; 4] = ["", "tapio.v1.Ingest", "tapio.v1.Query", "tapio.v1.Operate"];
 
 fn request(service: &str) -> HealthCheckRequest {
     HealthCheckRequest { service: service.into() }
@@ -26,7 +26,7 @@ impl Client {
         Self(runtime, HealthClient::new(channel))
     }
 
-    fn statuses(&mut self) -> [i32; 3] {
+    fn statuses(&mut self) -> [i32; 4] {
         SERVICES.map(|service| {
             let checked = self.0.block_on(self.1.check(request(service))).unwrap();
             checked.into_inner().status
@@ -41,8 +41,8 @@ fn health_follows_the_disk_and_the_stop() {
     let mut server = Server::start_on(config_of_server, Arc::new(disk.clone())).unwrap();
     let mut client = Client::connect(&server);
     let serving = Serving as i32;
-    let failing = [NotServing as i32, NotServing as i32, serving];
-    assert_eq!(client.statuses(), [serving; 3]);
+    let failing = [NotServing as i32, NotServing as i32, serving, NotServing as i32];
+    assert_eq!(client.statuses(), [serving; 4]);
     let watched = client.0.block_on(client.1.watch(request("tapio.v1.Ingest"))).unwrap();
     let mut watched = watched.into_inner();
     let mut next = |client: &Client| {
@@ -62,7 +62,7 @@ fn health_follows_the_disk_and_the_stop() {
     disk.set_read_only(false);
     node.wait_for_acks(1_000);
     assert_eq!(next(&client), Some(serving));
-    assert_eq!((client.statuses(), http(server.http_addr, "/readyz").0), ([serving; 3], 200));
+    assert_eq!((client.statuses(), http(server.http_addr, "/readyz").0), ([serving; 4], 200));
     node.end();
 
     let stops = std::thread::spawn(move || server.stop());

@@ -12,7 +12,7 @@ use tapio_wire::{annotations_json, proto};
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  tapio annotate 1b4f6f2a --ack\n  tapio annotate 1b4f6f2a --note 'restarted it'\n  tapio annotate 1b4f6f2a --wrong-cause 'the disk was full'\n  tapio annotate 1b4f6f2a --unack",
+    after_help = "Examples:\n  tapio annotate 1b4f6f2a --ack\n  tapio annotate 1b4f6f2a --note 'restarted it'\n  tapio annotate 1b4f6f2a --wrong-cause 'the disk was full'\n  tapio annotate 1b4f6f2a --right-cause\n  tapio annotate 1b4f6f2a --unack",
     group = clap::ArgGroup::new("mark").required(true).multiple(true)
 )]
 pub(crate) struct Args {
@@ -31,9 +31,12 @@ pub(crate) struct Args {
     /// Its first root cause isn't the real one, which is given if it is known
     #[arg(long, group = "mark", value_name = "CAUSE", num_args = 0..=1, default_missing_value = "")]
     wrong_cause: Option<String>,
-    /// Its first root cause is the real one, after all
+    /// Its first root cause is the real one
     #[arg(long, group = "mark", conflicts_with = "wrong_cause")]
     right_cause: bool,
+    /// Its first root cause is marked neither as wrong nor as right any more
+    #[arg(long, group = "mark", conflicts_with_all = ["wrong_cause", "right_cause"])]
+    unmark_cause: bool,
     #[command(flatten)]
     by: ByArgs,
     #[command(flatten)]
@@ -66,6 +69,7 @@ impl Args {
             self.note.clone().map(Action::Note),
             self.wrong_cause.clone().map(Action::WrongCause),
             flag(self.right_cause, Action::RightCause(true)),
+            flag(self.unmark_cause, Action::RightCause(false)),
         ]
         .into_iter()
         .flatten()

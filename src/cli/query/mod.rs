@@ -12,12 +12,14 @@
 //! | `view.rs` | one story |
 //! | `annotated.rs` | a story with what operators noted about it |
 //! | `annotate.rs` | `tapio annotate` |
+//! | `annotations.rs` | `tapio annotations` |
 //! | `silence.rs` | `tapio silence` |
 //! | `explain.rs` | `tapio explain` |
 //! | `tail.rs` | `tapio tail` |
 
 pub(super) mod annotate;
 pub(super) mod annotated;
+pub(super) mod annotations;
 pub(super) mod events;
 pub(super) mod explain;
 mod filter;

@@ -150,8 +150,9 @@ pub(crate) fn annotation_lines(annotations: &proto::Annotations, style: &Style) 
     };
     let acknowledged = annotations.acknowledged.iter().map(|one| line("acknowledged", one));
     let wrong_cause = annotations.wrong_cause.iter().map(|one| line("wrong cause", one));
+    let right_cause = annotations.right_cause.iter().map(|one| line("right cause", one));
     let notes = annotations.notes.iter().map(|one| line("note", one));
-    acknowledged.chain(wrong_cause).chain(notes).collect()
+    acknowledged.chain(wrong_cause).chain(right_cause).chain(notes).collect()
 }
 
 /// The members as a table: all of them with `wide`, else the first and the last ones.

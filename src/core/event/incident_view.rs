@@ -6,7 +6,8 @@ use serde_json::{Value as Json, json};
 
 use super::incident::IncidentRole;
 use super::json::{rfc3339, rounded};
-use super::story::Story;
+use super::severity::Severity;
+use super::story::{Impact, Story};
 
 /// Affected entities of an incident that are listed.
 const MAX_AFFECTED: usize = 64;
@@ -48,48 +49,82 @@ impl IncidentView {
         self.stories.iter().map(|(_, story)| story)
     }
 
+    /// The stories, each with its node, the parent first.
+    pub fn stories_of_nodes(&self) -> impl Iterator<Item = (&str, &Story)> {
+        self.stories.iter().map(|(node, story)| (node.as_str(), story))
+    }
+
+    /// The story that explains the others.
+    #[must_use]
+    pub fn cause_story(&self) -> Option<&Story> {
+        self.stories().nth(self.cause)
+    }
+
+    /// The times of the first and the last member, nanoseconds since the Unix epoch.
+    #[must_use]
+    pub fn span_ns(&self) -> (u64, u64) {
+        let first_ns = self.stories().map(|story| story.first_ns).min().unwrap_or(0);
+        (first_ns, self.stories().map(|story| story.last_ns).max().unwrap_or(0))
+    }
+
+    /// The worst severity of its stories.
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        self.stories().map(|story| story.severity).max().unwrap_or_default()
+    }
+
+    /// Whether one of its stories is open.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.stories().any(|story| !story.state.is_end())
+    }
+
+    /// The impact of all stories, without evidence.
+    #[must_use]
+    pub fn impact(&self) -> Impact {
+        let mut affected: Vec<String> = Vec::new();
+        for entity in self.stories().flat_map(|story| &story.impact.affected) {
+            if affected.len() < MAX_AFFECTED && !affected.contains(entity) {
+                affected.push(entity.clone());
+            }
+        }
+        Impact {
+            business: self.stories().map(|story| story.impact.business).fold(0.0, f64::max),
+            customer_facing: self.stories().any(|story| story.impact.customer_facing),
+            slo_impact: self.stories().any(|story| story.impact.slo_impact),
+            affected,
+            evidence: Vec::new(),
+        }
+    }
+
     /// Renders the incident as JSON: what is common, the root causes and actions of the story that
     /// explains the others, and the stories.
     #[must_use]
     pub fn json(&self) -> Json {
-        let (Some(parent), Some(cause)) = (self.stories().next(), self.stories().nth(self.cause))
-        else {
+        let (Some(parent), Some(cause)) = (self.stories().next(), self.cause_story()) else {
             return Json::Null;
         };
-        let first_ns = self.stories().map(|story| story.first_ns).min().unwrap_or(0);
-        let last_ns = self.stories().map(|story| story.last_ns).max().unwrap_or(0);
-        let severity = self.stories().map(|story| story.severity).max().unwrap_or_default();
-        let is_open = self.stories().any(|story| !story.state.is_end());
+        let (first_ns, last_ns) = self.span_ns();
         let cause_json = cause.json();
+        let impact = self.impact();
         json!({
             "id": parent.id.to_string(),
             "name": parent.name,
-            "state": if is_open { "open" } else { "closed" },
-            "severity": severity.as_str(),
+            "state": if self.is_open() { "open" } else { "closed" },
+            "severity": self.severity().as_str(),
             "first": rfc3339(first_ns),
             "last": rfc3339(last_ns),
             "duration_ns": last_ns.saturating_sub(first_ns),
             "cause_story": cause.id.to_string(),
             "root_causes": cause_json["root_causes"],
             "actions": cause.actions,
-            "impact": self.impact_json(),
+            "impact": {
+                "business": rounded(impact.business),
+                "customer_facing": impact.customer_facing,
+                "slo_impact": impact.slo_impact,
+                "affected": impact.affected,
+            },
             "stories": self.stories.iter().map(story_json).collect::<Vec<_>>(),
-        })
-    }
-
-    fn impact_json(&self) -> Json {
-        let mut affected: Vec<&str> = Vec::new();
-        for entity in self.stories().flat_map(|story| &story.impact.affected) {
-            if affected.len() < MAX_AFFECTED && !affected.contains(&entity.as_str()) {
-                affected.push(entity);
-            }
-        }
-        let business = self.stories().map(|story| story.impact.business).fold(0.0, f64::max);
-        json!({
-            "business": rounded(business),
-            "customer_facing": self.stories().any(|story| story.impact.customer_facing),
-            "slo_impact": self.stories().any(|story| story.impact.slo_impact),
-            "affected": affected,
         })
     }
 }
@@ -120,7 +155,7 @@ fn story_json((node, story): &(String, Story)) -> Json {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Candidate, Incident, Severity, TraceId};
+    use crate::event::{Candidate, Incident, TraceId};
 
     fn story(number: u8, severity: Severity, role: Option<IncidentRole>) -> (String, Story) {
         let because = "because".to_owned();

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::entry::{Action, Entry};
-use tapio_core::event::{Story, TraceId};
+use super::entry_key::EntryKey;
+use tapio_core::event::{Story, TraceId, stable_hash};
 use tapio_wire::proto;
 
 /// Stories with annotations.
@@ -37,13 +38,14 @@ pub(crate) enum Refusal {
 #[derive(Clone, Debug, Default)]
 struct StoryMarks {
     acknowledged: Option<Entry>,
-    wrong_cause: Option<Entry>,
+    /// Whether the first root cause is the real one.
+    cause: Option<Entry>,
     notes: Vec<Entry>,
 }
 
 impl StoryMarks {
     fn is_empty(&self) -> bool {
-        self.acknowledged.is_none() && self.wrong_cause.is_none() && self.notes.is_empty()
+        self.acknowledged.is_none() && self.cause.is_none() && self.notes.is_empty()
     }
 }
 
@@ -126,8 +128,8 @@ impl Marks {
         match &entry.action {
             Action::Acknowledge { .. } => marks.acknowledged = Some(entry),
             Action::Unacknowledge { .. } => marks.acknowledged = None,
-            Action::WrongCause { .. } => marks.wrong_cause = Some(entry),
-            Action::RightCause { .. } => marks.wrong_cause = None,
+            Action::WrongCause { .. } | Action::RightCause { .. } => marks.cause = Some(entry),
+            Action::UnmarkCause { .. } => marks.cause = None,
             _ => marks.notes.push(entry),
         }
         if marks.is_empty() {
@@ -141,15 +143,26 @@ impl Marks {
     }
 
     /// The entries that have the same effect as all that were applied, oldest first.
-    pub(crate) fn entries(&self) -> Vec<&Entry> {
-        fn of_story(marks: &StoryMarks) -> impl Iterator<Item = &Entry> {
-            let StoryMarks { acknowledged, wrong_cause, notes } = marks;
-            acknowledged.iter().chain(wrong_cause).chain(notes)
-        }
-        let mut all: Vec<&Entry> = self.stories.values().flat_map(of_story).collect();
-        all.extend(self.silences.values());
-        all.sort_by_key(|entry| entry.time_ns);
-        all
+    pub(super) fn entries(&self) -> Vec<&Entry> {
+        let mut all: Vec<(EntryKey, &Entry)> = self.keyed().collect();
+        all.sort_unstable_by_key(|(key, _)| *key);
+        all.into_iter().map(|(_, entry)| entry).collect()
+    }
+
+    /// All entries, each with its position in the list of all.
+    pub(super) fn keyed(&self) -> impl Iterator<Item = (EntryKey, &Entry)> {
+        let of_stories = self.stories.iter().flat_map(|(id, marks)| {
+            let StoryMarks { acknowledged, cause, notes } = marks;
+            // A number stays the same when others are removed.
+            let single = [(0, acknowledged.as_ref()), (1, cause.as_ref())];
+            let single = single.into_iter().filter_map(|(number, one)| Some((number, one?)));
+            let all = single.chain((2..).zip(notes));
+            all.map(|(number, entry)| (EntryKey::new(entry, &id.0, number), entry))
+        });
+        let silences = self.silences.iter().map(|(id, entry)| {
+            (EntryKey::new(entry, &stable_hash(&[id.as_bytes()])[..16], 0), entry)
+        });
+        of_stories.chain(silences)
     }
 
     /// The annotations of stories with one of these ids; `None` for none.
@@ -159,10 +172,13 @@ impl Marks {
     ) -> Option<proto::Annotations> {
         let mut ids = ids;
         let marks = ids.find_map(|id| self.stories.get(&id))?;
+        let is_wrong = |entry: &&Entry| matches!(entry.action, Action::WrongCause { .. });
+        let cause = marks.cause.as_ref();
         Some(proto::Annotations {
             acknowledged: marks.acknowledged.as_ref().map(annotation),
-            wrong_cause: marks.wrong_cause.as_ref().map(annotation),
+            wrong_cause: cause.filter(is_wrong).map(annotation),
             notes: marks.notes.iter().map(annotation).collect(),
+            right_cause: cause.filter(|entry| !is_wrong(entry)).map(annotation),
         })
     }
 
@@ -175,17 +191,18 @@ impl Marks {
             };
             is_in_force(entry, now_ns) && *rule == story.rule && key.iter().all(has)
         };
-        self.silences.values().find(falls_under).and_then(silence)
+        self.silences.values().find(falls_under).and_then(Entry::silence)
     }
 
     /// The silences in force.
     pub(crate) fn silences(&self, now_ns: u64) -> Vec<proto::Silence> {
         let in_force = self.silences.values().filter(|entry| is_in_force(entry, now_ns));
-        in_force.filter_map(silence).collect()
+        in_force.filter_map(Entry::silence).collect()
     }
 }
 
-fn is_in_force(entry: &Entry, now_ns: u64) -> bool {
+/// Whether a silence isn't over.
+pub(super) fn is_in_force(entry: &Entry, now_ns: u64) -> bool {
     matches!(entry.action, Action::Silence { until_ns, .. } if until_ns > now_ns)
 }
 
@@ -197,24 +214,6 @@ fn annotation(entry: &Entry) -> proto::Annotation {
         _ => String::new(),
     };
     proto::Annotation { time_unix_nano: entry.time_ns, by: entry.by.clone(), text }
-}
-
-/// The silence of an entry; `None` for another action.
-fn silence(entry: &Entry) -> Option<proto::Silence> {
-    let Action::Silence { id, rule, key, until_ns, reason } = &entry.action else { return None };
-    let pair = |(key, value): (&String, &String)| proto::KeyValue {
-        key: key.clone(),
-        value: value.clone(),
-    };
-    Some(proto::Silence {
-        id: id.clone(),
-        rule: rule.clone(),
-        key: key.iter().map(pair).collect(),
-        until_unix_nano: *until_ns,
-        reason: reason.clone(),
-        by: entry.by.clone(),
-        time_unix_nano: entry.time_ns,
-    })
 }
 
 #[cfg(test)]
@@ -253,7 +252,11 @@ mod tests {
         assert_eq!(marks.entries().len(), 3);
         marks.apply(entry(Action::Unacknowledge { story: story() }));
         marks.apply(entry(Action::RightCause { story: story() }));
-        assert!(marks.of_story([id].into_iter()).unwrap().acknowledged.is_none());
+        let noted = marks.of_story([id].into_iter()).unwrap();
+        assert!(noted.acknowledged.is_none() && noted.wrong_cause.is_none());
+        assert!(noted.right_cause.is_some());
+        assert_eq!(marks.entries().len(), 2);
+        marks.apply(entry(Action::UnmarkCause { story: story() }));
         assert_eq!(marks.entries().len(), 1);
     }
 

@@ -4,13 +4,18 @@
 //! | file | purpose |
 //! | --- | --- |
 //! | `entry.rs` | [`Entry`]: one line of the file |
+//! | `entry_key.rs` | the order of entries |
+//! | `list.rs` | the list of entries, in pages |
 //! | `marks.rs` | [`Marks`]: what is in force, from all entries |
 //! | `file.rs` | the file: read at the start, appended to and synced |
 
 mod entry;
+mod entry_key;
 mod file;
+mod list;
 mod marks;
 
 pub(super) use entry::{Action, Entry};
 pub(super) use file::Annotations;
+pub(super) use list::{AnnotationFilter, AnnotationPage};
 pub(super) use marks::Refusal;

@@ -76,6 +76,13 @@ pub(super) struct WrongCause {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct RightCause {
+    #[serde(default)]
+    by: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Silence {
     rule: String,
     /// Names and values that the join key of a story has; empty: any.
@@ -146,8 +153,17 @@ pub(super) async fn right_cause(
     State(shared): State<Arc<Shared>>,
     identity: Authenticated,
     id: StoryId,
+    JsonBody(RightCause { by }): JsonBody<RightCause>,
 ) -> Result<Json<Value>, Problem> {
-    annotate(shared, id, Mark::RightCause, sender(identity, String::new())).await
+    annotate(shared, id, Mark::RightCause, sender(identity, by)).await
+}
+
+pub(super) async fn unmark_cause(
+    State(shared): State<Arc<Shared>>,
+    identity: Authenticated,
+    id: StoryId,
+) -> Result<Json<Value>, Problem> {
+    annotate(shared, id, Mark::UnmarkCause, sender(identity, String::new())).await
 }
 
 /// The silences in force.
@@ -176,12 +192,6 @@ pub(super) async fn unsilence(
 ) -> Result<StatusCode, Problem> {
     shared.unsilence(id, sender(identity, String::new())).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Everything that was noted and is in force, oldest first: to be kept elsewhere, and to calibrate
-/// the evidence by wrong causes.
-pub(super) async fn annotations(State(shared): State<Arc<Shared>>) -> Json<Value> {
-    Json(json!({"items": shared.annotations().marks().entries()}))
 }
 
 impl From<OperateError> for Problem {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use tapio_core::event::{Severity, Story};
+use tapio_core::event::{Severity, Story, TraceId};
+use tapio_wire::proto;
 
 /// The layers from the outside to the inside; an entity contains those of later layers that the
 /// same event has.
@@ -107,40 +108,64 @@ impl Graph {
 }
 
 /// The graph of a story with these events.
-pub(super) fn graph_json(story: &Story, events: &[Value]) -> Value {
+pub(super) fn graph_of(story: &Story, events: &[Value]) -> proto::StoryGraph {
     let mut graph = Graph::default();
     events.iter().for_each(|event| graph.add(event));
-    // The rank of the root cause that an entity is, from 1.
     let rank = |id: &Id| {
         let is_it = |entity: &tapio_core::event::CauseEntity| {
             let has_id = !entity.id.is_empty() && id.entity.ends_with(&entity.id);
             entity.kind == id.kind && (entity.name == id.name || has_id)
         };
         let mut causes = story.root_cause.iter();
-        causes.position(|c| c.entity.as_ref().is_some_and(is_it)).map(|at| at + 1)
+        let place = causes.position(|c| c.entity.as_ref().is_some_and(is_it));
+        place.map_or(0, |place| place as u32 + 1)
     };
-    let nodes = graph.nodes.iter().map(|(id, counted)| {
+    let nodes = graph.nodes.iter().map(|(id, counted)| proto::GraphNode {
+        id: id.entity.clone(),
+        kind: id.kind.to_owned(),
+        name: id.name.clone(),
+        layer: id.layer as u32,
+        events: counted.events,
+        severity: u32::from(counted.severity.0),
+        cause_rank: rank(id),
+    });
+    let edges = graph.edges.iter().map(|((from, to, relation), counted)| proto::GraphEdge {
+        from: from.entity.clone(),
+        to: to.entity.clone(),
+        relation: (*relation).to_owned(),
+        events: counted.events,
+        severity: u32::from(counted.severity.0),
+    });
+    let (nodes, edges) = (nodes.collect(), edges.collect());
+    proto::StoryGraph { id: story.id.0.to_vec(), nodes, edges }
+}
+
+/// The graph of a story as JSON.
+pub(super) fn graph_json(graph: &proto::StoryGraph) -> Value {
+    let id = graph.id.as_slice().try_into().map(TraceId).unwrap_or_default();
+    let severity = |number: u32| Severity(number as u8).as_str();
+    let nodes = graph.nodes.iter().map(|node| {
         json!({
-            "id": id.entity,
-            "kind": id.kind,
-            "name": id.name,
-            "layer": id.layer,
-            "events": counted.events,
-            "severity": counted.severity.as_str(),
-            "cause_rank": rank(id),
+            "id": node.id,
+            "kind": node.kind,
+            "name": node.name,
+            "layer": node.layer,
+            "events": node.events,
+            "severity": severity(node.severity),
+            "cause_rank": (node.cause_rank > 0).then_some(node.cause_rank),
         })
     });
-    let edges = graph.edges.iter().map(|((from, to, relation), counted)| {
+    let edges = graph.edges.iter().map(|edge| {
         json!({
-            "from": from.entity,
-            "to": to.entity,
-            "relation": relation,
-            "events": counted.events,
-            "severity": counted.severity.as_str(),
+            "from": edge.from,
+            "to": edge.to,
+            "relation": edge.relation,
+            "events": edge.events,
+            "severity": severity(edge.severity),
         })
     });
     json!({
-        "id": story.id.to_string(),
+        "id": id.to_string(),
         "nodes": nodes.collect::<Vec<_>>(),
         "edges": edges.collect::<Vec<_>>(),
     })
@@ -179,7 +204,7 @@ mod tests {
             terms: Vec::new(),
         };
         let story = Story { root_cause: vec![cause], ..Story::default() };
-        let graph = graph_json(&story, &events);
+        let graph = graph_json(&graph_of(&story, &events));
         assert_eq!(
             names(&graph, "nodes", "name"),
             ["a", "db.service", "shop/cart-1", "c1", "cart", "10.0.0.9"]

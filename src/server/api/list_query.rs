@@ -99,7 +99,7 @@ pub(super) fn parse_limit(text: &str) -> Result<u32, String> {
 }
 
 /// Parses a time: RFC 3339, nanoseconds since the Unix epoch, or a duration before now.
-fn parse_time(text: &str, now_ns: u64) -> Result<u64, String> {
+pub(super) fn parse_time(text: &str, now_ns: u64) -> Result<u64, String> {
     let time: Option<jiff::Timestamp> = text.parse().ok();
     let parsed = match time {
         // Nothing is from before 1970, or from after 2554.

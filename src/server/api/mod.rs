@@ -10,7 +10,8 @@
 //! | `entities.rs` | one entity: its stories and events |
 //! | `agents.rs` | the agents |
 //! | `rules.rs` | the rules in words, with the number of stories of each |
-//! | `annotate.rs` | annotations of stories, silences |
+//! | `annotate.rs` | annotates stories, silences rules |
+//! | `annotations.rs` | what was annotated |
 //! | `stream.rs` | stories and events as they are stored |
 //! | `page_json.rs` | the envelope of a page |
 //! | `openapi.rs` | the description of the API |
@@ -18,6 +19,7 @@
 
 mod agents;
 mod annotate;
+mod annotations;
 mod entities;
 mod graph;
 mod list_query;
@@ -40,7 +42,8 @@ use super::status::ServerStatus;
 
 pub(super) use list_query::page_request;
 pub(super) use problem::{Problem, no_such_method, no_such_path};
-pub(super) use story::explanation_json;
+pub(super) use rules::listed_rules;
+pub(super) use story::{explanation_json, story_graph};
 
 type Route = (&'static str, fn() -> MethodRouter<Arc<Shared>>);
 
@@ -57,11 +60,14 @@ const ROUTES: &[Route] = &[
     }),
     ("/api/v1/stories/{id}/notes", || post(annotate::note)),
     ("/api/v1/stories/{id}/wrong-cause", || {
-        put(annotate::wrong_cause).delete(annotate::right_cause)
+        put(annotate::wrong_cause).delete(annotate::unmark_cause)
+    }),
+    ("/api/v1/stories/{id}/right-cause", || {
+        put(annotate::right_cause).delete(annotate::unmark_cause)
     }),
     ("/api/v1/silences", || get(annotate::silences).post(annotate::silence)),
     ("/api/v1/silences/{id}", || delete(annotate::unsilence)),
-    ("/api/v1/annotations", || get(annotate::annotations)),
+    ("/api/v1/annotations", || get(annotations::annotations)),
     ("/api/v1/incidents", || get(lists::incidents)),
     ("/api/v1/incidents/{id}", || get(story::incident)),
     ("/api/v1/events", || get(lists::events)),

@@ -10,15 +10,17 @@ use serde_json::{Value, json};
 
 use super::super::annotations::Annotations;
 use super::super::query::{MAX_LIMIT, PageRequest};
+use super::super::query_line::QueryError;
 use super::super::shared::Shared;
 use super::super::storage::Filter;
-use super::graph::graph_json;
+use super::graph::{graph_json, graph_of};
 use super::list_query::{ListQuery, parse_id};
 use super::page_json::{self, event_array, page};
 use super::problem::Problem;
 use tapio_core::clock;
 use tapio_core::event::{Candidate, LinkedStory, TraceId, rfc3339};
 use tapio_wire::annotated_json;
+use tapio_wire::proto::StoryGraph;
 
 /// The id in a path.
 pub(super) struct StoryId(pub(super) TraceId);
@@ -93,13 +95,24 @@ pub(super) async fn graph(
     State(shared): State<Arc<Shared>>,
     StoryId(id): StoryId,
 ) -> Result<Json<Value>, Problem> {
-    let linked = find(&shared, id).await?;
+    let graph = story_graph(&shared, id).await?;
+    Ok(Json(graph_json(&graph.ok_or_else(|| Problem::missing("story", id))?)))
+}
+
+/// The entities of a story's stored events and their relations; `None`: there is no such story.
+///
+/// # Errors
+/// Why there is no answer.
+pub(crate) async fn story_graph(
+    shared: &Shared,
+    id: TraceId,
+) -> Result<Option<StoryGraph>, QueryError> {
+    let Some(linked) = shared.story(id).await? else { return Ok(None) };
     let mut request = PageRequest { limit: MAX_LIMIT as u32, ..PageRequest::default() };
     of_story(&mut request.filter, &linked);
     let story = linked.story;
-    let render = move |found: &[_]| Ok(graph_json(&story, &page_json::events(found)?));
-    let answer = shared.events(request, render).await?;
-    Ok(Json(answer.items))
+    let render = move |found: &[_]| Ok(graph_of(&story, &page_json::events(found)?));
+    Ok(Some(shared.events(request, render).await?.items))
 }
 
 /// The candidates for the story's root cause with every term of their scores.

@@ -17,8 +17,8 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::super::follow::{parse_position, position_text};
-use super::super::query::TailFilter;
 use super::super::shared::Shared;
+use super::super::tail_filter::TailFilter;
 use super::list_query::{page_request, pairs};
 use super::problem::Problem;
 use crate::store::FramePosition;

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 
 use super::super::api::Problem;
-use super::super::query;
+use super::super::query_rpc;
 use super::super::shared::Shared;
 use super::protocol::{MAX_MESSAGE_BYTES, is_revision, reply};
 
@@ -32,7 +32,7 @@ async fn message(
 ) -> Result<Response, Problem> {
     check(&headers)?;
     let body = body.map_err(|e| Problem::new(e.status(), e.body_text()))?;
-    let source = query::queries(shared);
+    let source = query_rpc::queries(shared);
     Ok(match reply(&source, &body).await {
         Some(answer) => ([(CONTENT_TYPE, JSON)], answer).into_response(),
         None => StatusCode::ACCEPTED.into_response(),

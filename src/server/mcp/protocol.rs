@@ -141,7 +141,7 @@ mod tests {
 
     use super::super::super::config::ServerConfig;
     use super::super::super::ingest::Ingest;
-    use super::super::super::query::{Queries, queries};
+    use super::super::super::query_rpc::{Queries, queries};
     use super::*;
     use crate::store::OsFiles;
 

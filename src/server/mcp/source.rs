@@ -4,7 +4,7 @@ use std::future::Future;
 
 use tonic::{Request, Status};
 
-use super::super::query::Queries;
+use super::super::query_rpc::Queries;
 use tapio_wire::proto;
 use tapio_wire::proto::query_server::Query;
 

@@ -1,4 +1,4 @@
-// Marks that operators put on a story: acknowledgement, notes, a wrong cause, a silence.
+// Marks that operators put on a story: acknowledgement, notes, a wrong or right cause, a silence.
 import { html, useState } from './core.js';
 import { send, storyPath } from './api.js';
 import { Failure, Text, Time } from './widgets.js';
@@ -44,7 +44,7 @@ function Form({ label, open, children, onSubmit }) {
 /// The marks of a story and the forms to change them. `onChange` is called after a change.
 export function Marks({ story, onChange }) {
   const [error, change] = useChange(onChange);
-  const { acknowledged, wrong_cause: wrong, notes = [] } = story.annotations ?? {};
+  const { acknowledged, wrong_cause: wrong, right_cause: right, notes = [] } = story.annotations ?? {};
   const path = (below) => storyPath(story.id, below);
   return html`<section aria-labelledby="marks"><h2 id="marks">Work on this story</h2>
     ${error && html`<${Failure} error=${error} />`}
@@ -53,6 +53,8 @@ export function Marks({ story, onChange }) {
         ${' '}<button type="button" class="small" onClick=${() => change('DELETE', path('/acknowledgement'))}>Take back</button></p>`}
       ${wrong && html`<p>Marked: the first cause is wrong${wrong.cause ? html`. The cause was: <${Text} of=${wrong.cause} />` : ''}.
         ${' '}<button type="button" class="small" onClick=${() => change('DELETE', path('/wrong-cause'))}>Take back</button></p>`}
+      ${right && html`<p>Marked: the first cause is right${right.by ? ` (${right.by})` : ''}.
+        ${' '}<button type="button" class="small" onClick=${() => change('DELETE', path('/right-cause'))}>Take back</button></p>`}
       ${story.silence && html`<p>Silenced until <${Time} of=${story.silence.until} />${story.silence.reason ? html`: <${Text} of=${story.silence.reason} />` : ''}.
         ${' '}<button type="button" class="small" onClick=${() => change('DELETE', `/api/v1/silences/${story.silence.id}`)}>End the silence</button></p>`}
       ${notes.length > 0 && html`<${Notes} notes=${notes} />`}
@@ -62,6 +64,8 @@ export function Marks({ story, onChange }) {
         <${Who} /><button>Acknowledge</button><//>`}
       <${Form} label="Add a note" onSubmit=${(event) => { const body = fields(event); if (body.text) { change('POST', path('/notes'), body); event.target.reset(); } }}>
         <label>Note <textarea name="text" maxlength="4000" required rows="3"></textarea></label><${Who} /><button>Add</button><//>
+      ${!wrong && !right && story.root_causes.length > 0 && html`<${Form} label="Right cause" onSubmit=${(event) => change('PUT', path('/right-cause'), fields(event))}>
+        <${Who} /><button>Mark as right</button><//>`}
       ${!wrong && story.root_causes.length > 0 && html`<${Form} label="Wrong cause" onSubmit=${(event) => change('PUT', path('/wrong-cause'), fields(event))}>
         <label>What the cause was, if it is known <input name="cause" maxlength="4000" /></label><${Who} /><button>Mark as wrong</button><//>`}
       ${!story.silence && html`<${Form} label="Silence" onSubmit=${(event) => {
