@@ -12,6 +12,8 @@ mod hosts;
 mod otlp;
 #[path = "access/pki.rs"]
 mod pki;
+#[path = "access/reflection.rs"]
+mod reflection;
 #[path = "access/reload.rs"]
 mod reload;
 #[path = "access/revoked.rs"]

@@ -23,6 +23,9 @@ const MIN_RETENTION_AGE: Duration = Duration::from_secs(1);
 pub struct ServerConfig {
     /// Address for agents and gRPC queries.
     pub grpc_listen: ListenAddress,
+    /// Whether gRPC clients can ask for the services and types (`grpc.reflection.v1`, `v1alpha`),
+    /// with the right to read.
+    pub grpc_reflection: bool,
     /// Address for HTTP queries, `/metrics` and health checks.
     pub http_listen: ListenAddress,
     /// TLS of both listeners.
@@ -82,6 +85,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             grpc_listen: (Ipv4Addr::LOCALHOST, 7600).into(),
+            grpc_reflection: false,
             http_listen: (Ipv4Addr::LOCALHOST, 7601).into(),
             tls: None,
             token_file: None,

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::http::Method;
+use tonic::service::Routes;
 
 use super::config::ServerConfig;
 use super::health::{Health, ServerHealth};
@@ -17,7 +18,7 @@ use super::shared::Shared;
 use super::status::ServerStatus;
 use super::story_log::SharedLog;
 use super::sync::SyncThread;
-use super::{health, http, operate_rpc, page, query_line, query_rpc};
+use super::{health, http, operate_rpc, page, query_line, query_rpc, reflection};
 use crate::notify::{Notifier, Placed, ReceiverConfig, StoryLog};
 use crate::store::{Files, OsFiles};
 use crate::telemetry::MetricSource;
@@ -91,8 +92,9 @@ impl Server {
             ListenAddress::Tcp(address) => format!("{scheme}{address}"),
             ListenAddress::Unix(_) => grpc_address.to_string(),
         };
+        let services = Services { ingest, has_reflection: config.grpc_reflection };
         let thread = std::thread::Builder::new().name("server".into()).spawn(move || {
-            if let Err(error) = runtime.block_on(serve([grpc, web], access, ingest)) {
+            if let Err(error) = runtime.block_on(serve([grpc, web], access, services)) {
                 tracing::error!(
                     %grpc_addr, %http_addr, %error,
                     "server: stopped; agents keep their batches and retry"
@@ -161,20 +163,32 @@ fn check(config: &ServerConfig) -> io::Result<()> {
     config.check().map_err(invalid)
 }
 
+/// The services of gRPC that depend on the configuration.
+struct Services {
+    ingest: Ingest,
+    has_reflection: bool,
+}
+
 /// Serves until the server stops.
 async fn serve(
     [grpc, web]: [Listening; 2],
     [grpc_access, web_access]: [Arc<Access>; 2],
-    ingest: Ingest,
+    Services { ingest, has_reflection }: Services,
 ) -> io::Result<()> {
     let shared = Arc::clone(ingest.shared());
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let reported = health::report(shared.health.subscribe(), reporter);
-    let agents = grpc_server(Arc::clone(&grpc_access))
+    let mut services = Routes::builder();
+    services
         .add_service(IngestServer::new(ingest))
         .add_service(query_rpc::service(Arc::clone(&shared)))
         .add_service(operate_rpc::service(Arc::clone(&shared)))
-        .add_service(health_service)
+        .add_service(health_service);
+    if has_reflection {
+        reflection::add(&mut services).map_err(io::Error::other)?;
+    }
+    let agents = grpc_server(Arc::clone(&grpc_access))
+        .add_routes(services.routes())
         .serve_with_incoming(DoorListener::new(grpc, grpc_access)?);
     let routes = http::routes(shared).layer(AccessLayer::http(Arc::clone(&web_access)));
     let routes = routes.into_make_service_with_connect_info::<PeerInfo>();

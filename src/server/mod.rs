@@ -19,6 +19,7 @@
 //! | `agent_query.rs` | queries for the agents |
 //! | `annotation_query.rs` | queries for annotations |
 //! | `query_line.rs` | bounds the queries that run and wait |
+//! | `reflection.rs` | describes the services of gRPC to clients that ask |
 //! | `http.rs` | the listener for HTTP: the API, health checks, metrics |
 //! | `api/` | JSON over HTTP |
 //! | `mcp/` | the Model Context Protocol, for assistants |
@@ -50,6 +51,7 @@ mod page;
 mod query;
 mod query_line;
 mod query_rpc;
+mod reflection;
 mod rule_text;
 mod scrub;
 mod senders;

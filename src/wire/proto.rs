@@ -6,3 +6,6 @@
 #![allow(clippy::all, clippy::unwrap_used, clippy::panic)]
 
 tonic::include_proto!("tapio.v1");
+
+/// The description of the services and types, an encoded `FileDescriptorSet`.
+pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("tapio.v1");

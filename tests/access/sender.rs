@@ -48,7 +48,7 @@ pub(crate) fn batch(node: &str, epoch: u64, first_sequence: u64, count: u32) -> 
     }
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
@@ -176,7 +176,10 @@ pub(crate) fn add_silence(endpoint: &str, access: &ClientAccess) -> Result<proto
     })
 }
 
-async fn channel(endpoint: &str, access: &ClientAccess) -> Result<AuthorizedChannel, String> {
+pub(crate) async fn channel(
+    endpoint: &str,
+    access: &ClientAccess,
+) -> Result<AuthorizedChannel, String> {
     let dialer = Dialer::new(access, [endpoint]).map_err(|e| e.to_string())?;
     dialer.connect(endpoint, |settings| settings).await.map_err(|e| e.to_string())
 }
