@@ -19,6 +19,8 @@ mod help_examples;
 mod incidents;
 #[path = "agent/mcp.rs"]
 mod mcp;
+#[path = "agent/progress.rs"]
+mod progress;
 #[path = "agent/query_commands.rs"]
 mod query_commands;
 #[path = "agent/readiness.rs"]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::output::Usage;
+use super::output::{Progress, Usage};
 use tapio_collectors::events::otlp::OtlpLines;
 use tapio_collectors::jsonl;
 use tapio_core::event::{JsonEvent, ParsedLine};
@@ -60,12 +60,14 @@ pub(super) fn read_inputs(files: &[PathBuf]) -> Result<Inputs, ReplayError> {
     let mut inputs = Inputs::default();
     // Records that name no host aren't of this one.
     let mut otlp = OtlpLines::new("");
+    let progress = Progress::of_bytes("reading", total_bytes(files));
     for path in files {
         let failed = |cause| ReplayError::File { path: path.clone(), cause };
         let opened = if path == Path::new("-") {
-            jsonl::unpacked(std::io::stdin())
+            jsonl::unpacked(progress.counted(std::io::stdin()))
         } else {
-            std::fs::File::open(path).and_then(jsonl::unpacked)
+            let opened = std::fs::File::open(path);
+            opened.and_then(|file| jsonl::unpacked(progress.counted(file)))
         };
         let reader = std::io::BufReader::new(opened.map_err(failed)?);
         let name = path.display().to_string();
@@ -76,6 +78,15 @@ pub(super) fn read_inputs(files: &[PathBuf]) -> Result<Inputs, ReplayError> {
             .map_err(failed)?;
     }
     Ok(inputs)
+}
+
+/// The bytes of files; `None` if one of them isn't a regular file.
+fn total_bytes(files: &[PathBuf]) -> Option<u64> {
+    let bytes = |path: &PathBuf| {
+        let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file);
+        metadata.map(|metadata| metadata.len())
+    };
+    files.iter().map(bytes).sum()
 }
 
 /// The event of a line in tapio's format.

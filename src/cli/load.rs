@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::arguments::{Rate, duration, rate};
 use super::connection::AccessArgs;
-use super::output::{Outcome, Output, Usage, print};
+use super::output::{Outcome, Output, Progress, Usage, interrupts_are_handled, print};
 use super::signals::Signals;
 use crate::load::{LoadConfig, LoadError, run as send};
 use tapio_core::shutdown::Shutdown;
@@ -74,7 +74,11 @@ pub(super) fn run(args: &Args) -> Outcome {
         }
         requested.request();
     });
-    let report = send(&config, &shutdown).map_err(|e| match e {
+    interrupts_are_handled();
+    let progress = Progress::of_time("load", args.duration);
+    let sent = send(&config, &shutdown);
+    drop(progress);
+    let report = sent.map_err(|e| match e {
         LoadError::Setting(text) => anyhow::Error::from(Usage(text)),
         other => other.into(),
     })?;

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::ValueEnum;
 
 use super::arguments::{load_rules, read_inputs};
-use super::output::{Outcome, print};
+use super::output::{Outcome, Progress, print};
 use super::refused::print_refused;
 use super::story::is_lifecycle;
 use tapio_dataflow::replay::{Emit, run as run_rules};
@@ -55,7 +56,12 @@ pub(super) fn run(args: &Args) -> Outcome {
         EmitArg::Events => Emit::Events,
     };
     let inputs = read_inputs(&args.files)?;
+    let progress = Progress::of_items("replaying", "events", Some(inputs.len() as u64));
+    let progress = Arc::new(progress);
+    let report = Arc::clone(&progress);
+    let inputs = inputs.with_progress(Box::new(move |events| report.add(events)));
     let replayed = run_rules(inputs, rules, &args.cluster, usize::from(args.shards), emit)?;
+    drop(progress);
     print_refused(&replayed.refused);
     for line in &replayed.lines {
         if args.lifecycles || !is_lifecycle(line) {

@@ -11,13 +11,13 @@ use super::support::eventually::{eventually, eventually_ok};
 use super::support::skip::skipped;
 
 /// A terminal with a shell in it, in a tmux of its own.
-struct Terminal {
+pub(super) struct Terminal {
     dir: tempfile::TempDir,
 }
 
 impl Terminal {
     /// Starts a terminal of this size. `None`: there is no tmux.
-    fn start(columns: u16, rows: u16) -> Option<Self> {
+    pub(super) fn start(columns: u16, rows: u16) -> Option<Self> {
         if Command::new("tmux").arg("-V").output().is_err() {
             skipped("no tmux");
             return None;
@@ -39,7 +39,7 @@ impl Terminal {
         Some(new)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -52,27 +52,27 @@ impl Terminal {
     }
 
     /// Types a command line.
-    fn type_line(&self, line: &str) {
+    pub(super) fn type_line(&self, line: &str) {
         self.tmux(&["send-keys", "-l", line]);
         self.press(&["Enter"]);
     }
 
-    fn press(&self, keys: &[&str]) {
+    pub(super) fn press(&self, keys: &[&str]) {
         self.tmux(&[&["send-keys"], keys].concat());
     }
 
-    fn screen(&self) -> String {
+    pub(super) fn screen(&self) -> String {
         self.tmux(&["capture-pane", "-p"])
     }
 
     /// Waits until the screen has a text; returns it.
     #[track_caller]
-    fn wait_for(&self, text: &str) -> String {
+    pub(super) fn wait_for(&self, text: &str) -> String {
         self.wait(text, |screen| screen.contains(text))
     }
 
     #[track_caller]
-    fn wait(&self, what: &str, is_there: impl Fn(&str) -> bool) -> String {
+    pub(super) fn wait(&self, what: &str, is_there: impl Fn(&str) -> bool) -> String {
         eventually_ok(what, || {
             let screen = self.screen();
             if is_there(&screen) { Ok(screen) } else { Err(screen) }

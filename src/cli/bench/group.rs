@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use super::super::output::{Progress, interrupts_are_handled};
 use super::super::signals::Signals;
 use tapio_core::clock;
 
@@ -18,6 +19,8 @@ use tapio_core::clock;
 const END_TIMEOUT: Duration = Duration::from_secs(20);
 /// Interval at which a pause looks for an interruption.
 const PAUSE_INTERVAL: Duration = Duration::from_millis(100);
+/// A pause whose progress is shown.
+const SHOWN_PAUSE: Duration = Duration::from_secs(1);
 /// Interval at which a process is asked whether it is ready or has ended.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// A wait that only a signal should end; when it ends by itself, it begins again.
@@ -201,6 +204,7 @@ pub(super) fn is_interrupted() -> bool {
 /// # Errors
 /// When it is interrupted meanwhile.
 pub(super) fn pause(duration: Duration) -> anyhow::Result<()> {
+    let _progress = (duration >= SHOWN_PAUSE).then(|| Progress::of_time("bench", duration));
     let end = clock::instant() + duration;
     loop {
         if is_interrupted() {
@@ -220,6 +224,7 @@ fn end_groups_at_signals() {
     ONCE.call_once(|| {
         // Without the handlers a signal ends the benchmark alone.
         let Ok(signals) = Signals::of_shutdown() else { return };
+        interrupts_are_handled();
         std::thread::spawn(move || {
             while !signals.is_shutdown() {
                 signals.wait(SIGNAL_WAIT);

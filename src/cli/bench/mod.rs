@@ -48,7 +48,7 @@ use serde_json::{Value as Json, json};
 use self::child::{Child, free_port, http_json};
 use self::group::is_interrupted;
 use super::arguments::{Rate, duration, rate};
-use super::output::{Outcome, Output, message, print};
+use super::output::{Outcome, Output, Progress, message, print};
 
 /// Time limit for the start of a process.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -332,7 +332,9 @@ fn idle_share(agent: &Child, seconds: u64) -> anyhow::Result<Option<f64>> {
         return Ok(None);
     }
     let before = agent.cpu_seconds()?;
+    let progress = Progress::of_time("bench: idle", Duration::from_secs(seconds));
     std::thread::sleep(Duration::from_secs(seconds));
+    drop(progress);
     Ok(Some((agent.cpu_seconds()? - before) / seconds as f64))
 }
 

@@ -13,7 +13,7 @@ use super::admin_client::AgentArgs;
 use super::archive::Archive;
 use super::process;
 use crate::cli::doctor;
-use crate::cli::output::{Outcome, message, print};
+use crate::cli::output::{Outcome, Progress, message, print};
 use crate::runtime::{Config, yaml_text};
 use crate::store::{InspectedLog, inspect, lock_holder};
 use tapio_core::clock;
@@ -65,7 +65,8 @@ pub(super) fn run(args: &Args) -> Outcome {
     let name = format!("tapio-bundle-{node}-{time}");
     let path = args.output.clone().unwrap_or_else(|| format!("{name}.tar.gz").into());
     let mut bundle = Bundle::new(&config);
-    bundle.collect(args)?;
+    let progress = Progress::of_items("collecting", "parts", None);
+    bundle.collect(args, &progress)?;
     let mut options = File::options();
     // Never an existing file's contents, nor another user's link.
     let opened = options.write(true).create_new(true).mode(0o600).open(&path);
@@ -75,6 +76,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         archive.add(&format!("{name}/{entry}"), text.as_bytes())?;
     }
     archive.finish()?.sync_all()?;
+    drop(progress);
     for missing in &bundle.missing {
         message(&format!("tapio: not in the bundle: {missing}"));
     }
@@ -108,7 +110,7 @@ impl<'a> Bundle<'a> {
         Self { config, redactor, secrets, entries: Vec::new(), missing: Vec::new() }
     }
 
-    fn collect(&mut self, args: &Args) -> anyhow::Result<()> {
+    fn collect(&mut self, args: &Args, progress: &Progress) -> anyhow::Result<()> {
         let config = self.config;
         let executable = std::env::current_exe().unwrap_or_default();
         let version = format!(
@@ -122,12 +124,17 @@ impl<'a> Bundle<'a> {
         let changes = Config::default().changes(config);
         let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
         self.add("config-changes.txt", changes.join("\n") + "\n");
+        progress.add(3);
         self.add_json("doctor.json", doctor::document(config));
+        progress.add(1);
         self.add("kernel.txt", process::kernel());
         let client = args.agent.client(config)?;
         for (path, entry) in PAGES {
             match client.page(path) {
-                Ok(text) => self.add(entry, text),
+                Ok(text) => {
+                    self.add(entry, text);
+                    progress.add(1);
+                }
                 Err(error) => {
                     self.missing.push(format!("the agent's pages ({}): {error}", client.address()));
                     break;
@@ -135,7 +142,9 @@ impl<'a> Bundle<'a> {
             }
         }
         self.state(args);
+        progress.add(4);
         self.logs();
+        progress.add(4);
         let missing = self.missing.join("\n");
         self.add("missing.txt", missing + "\n");
         Ok(())

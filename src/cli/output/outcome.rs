@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use super::progress;
 use tapio_core::redact::Redactor;
 
 /// Exit code for invalid arguments, configuration or rules.
@@ -20,5 +21,6 @@ pub(crate) struct Usage(pub(crate) String);
 pub(crate) fn message(line: &str) {
     // A message can't be reported anywhere else when standard error is closed.
     let line = Redactor::builtin().text(line).into_owned();
+    progress::clear();
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write as _};
 
+use super::progress;
+
 /// An error of standard output, or of the pager behind it.
 #[derive(Debug, thiserror::Error)]
 #[error("can't write to standard output: {0}")]
@@ -12,6 +14,7 @@ pub(crate) struct OutputError(#[from] pub(super) io::Error);
 /// # Errors
 /// When standard output is closed.
 pub(crate) fn print(line: &str) -> Result<(), OutputError> {
+    progress::clear();
     let mut out = io::stdout().lock();
     out.write_all(line.as_bytes())?;
     out.write_all(b"\n")?;

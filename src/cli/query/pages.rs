@@ -9,7 +9,7 @@ use tonic::Status;
 
 use super::filter::Range;
 use crate::cli::live::status_text;
-use crate::cli::output::{Style, message};
+use crate::cli::output::{Progress, Style, message};
 
 /// Items of a page.
 const PAGE_ITEMS: usize = 1000;
@@ -105,11 +105,16 @@ pub(super) async fn for_each<L: Listing>(
         return fetch(list, range.last, |item| each(item).map(ControlFlow::Continue)).await;
     }
     let mut kept = Kept::default();
+    // Nothing is printed before the oldest item is there.
+    let progress = Progress::of_bytes("fetching", None);
     let fetched = fetch(list, range.last, |item| {
-        kept.push(prost::Message::encode_to_vec(&item))?;
+        let bytes = prost::Message::encode_to_vec(&item);
+        progress.add(bytes.len() as u64);
+        kept.push(bytes)?;
         Ok(ControlFlow::Continue(()))
     });
     let fetched = fetched.await?;
+    drop(progress);
     while let Some(bytes) = kept.pop()? {
         each(prost::Message::decode(&*bytes)?)?;
     }

@@ -98,6 +98,22 @@ struct Input {
 pub struct Inputs {
     events: Vec<Input>,
     refused: Vec<BadLine>,
+    processed: Processed,
+}
+
+/// Receives the number of events that were processed since it was called last.
+pub type OnProcessed = Box<dyn Fn(u64) + Send + Sync>;
+
+/// Whoever wants to know how far a replay is.
+#[derive(Default)]
+struct Processed(Option<OnProcessed>);
+
+impl Processed {
+    fn add(&self, events: usize) {
+        if let Some(report) = &self.0 {
+            report(events as u64);
+        }
+    }
 }
 
 impl Inputs {
@@ -119,6 +135,25 @@ impl Inputs {
             inputs.read(&name, reader, &mut |_, _| None).map_err(failed)?;
         }
         Ok(inputs)
+    }
+
+    /// The number of events.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Whether there is no event.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// Reports to `report` how many events were processed, as they are.
+    #[must_use]
+    pub fn with_progress(mut self, report: OnProcessed) -> Self {
+        self.processed = Processed(Some(report));
+        self
     }
 
     /// Reads events from a text. `name` takes the file's place in errors.
@@ -204,7 +239,7 @@ fn skip_line(reader: &mut impl BufRead) -> std::io::Result<()> {
 }
 
 /// Writes the events to the shards' rings in total order: time, then position in the input.
-fn feed(sink: &mut Sink, inputs: &[Input]) {
+fn feed(sink: &mut Sink, inputs: &[Input], processed: &Processed) {
     let mut fields = Vec::new();
     for (i, input) in inputs.iter().enumerate() {
         let order = i as u64 + 1;
@@ -214,8 +249,10 @@ fn feed(sink: &mut Sink, inputs: &[Input]) {
         fields = Vec::new();
         if (i + 1) % WATERMARK_INTERVAL == 0 {
             sink.watermark(order);
+            processed.add(WATERMARK_INTERVAL);
         }
     }
+    processed.add(inputs.len() % WATERMARK_INTERVAL);
     sink.watermark(inputs.len() as u64);
 }
 
@@ -253,7 +290,7 @@ pub fn run(
 /// # Errors
 /// When a thread can't be started.
 pub fn run_set(inputs: Inputs, rules: Arc<RuleSet>, emit: Emit) -> Result<Replayed, ReplayError> {
-    let Inputs { events: mut inputs, refused } = inputs;
+    let Inputs { events: mut inputs, refused, processed } = inputs;
     inputs.sort_by_key(|i| (i.event.time_ns(), i.position));
     let mut ledger = Ledger::new(vec!["jsonl".into()]);
     let collect = ledger.stage(Stage::Collect);
@@ -273,9 +310,9 @@ pub fn run_set(inputs: Inputs, rules: Arc<RuleSet>, emit: Emit) -> Result<Replay
     let mut output = Output { emit, assessor, stories: Vec::new(), lines: Vec::new() };
     let shards = std::thread::scope(|scope| {
         let shutdown = &shutdown;
-        let inputs = &inputs;
+        let (inputs, processed) = (&inputs, &processed);
         scope.spawn(move || {
-            feed(&mut sink, inputs);
+            feed(&mut sink, inputs, processed);
             // Before the sink is dropped: that rings the bells, and a shard that wakes before
             // shutdown is requested sleeps until its next tick.
             shutdown.request();
