@@ -3,6 +3,8 @@
 
 #[path = "agent/bench.rs"]
 mod bench;
+#[path = "agent/calibrate.rs"]
+mod calibrate;
 #[path = "agent/connections.rs"]
 mod connections;
 #[path = "agent/debug.rs"]

@@ -8,8 +8,8 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use super::kubectl::{self, KubectlArgs};
 use super::output::{BAD_USAGE, Outcome, Usage, is_broken_pipe, message};
 use super::{
-    agents, bench, check, config, debug, demo, doctor, load, mcp, notifications, quarantine, query,
-    replay, rules, run, server, shell, top,
+    agents, bench, check, config, debug, demo, doctor, evidence, load, mcp, notifications,
+    quarantine, query, replay, rules, run, server, shell, top,
 };
 
 #[derive(Parser)]
@@ -76,6 +76,8 @@ enum Verb {
     Annotate(query::annotate::Args),
     /// List what operators noted about stories
     Annotations(query::annotations::Args),
+    /// Calibrate the ranking of root causes
+    Evidence(evidence::Args),
     /// Silence the stories of a rule for a time
     Silence(query::silence::Args),
     /// Print a server's events and stories as they arrive
@@ -161,6 +163,7 @@ fn run_verb(verb: Verb) -> Outcome {
         Verb::Explain(args) => query::explain::run(&args),
         Verb::Annotate(args) => query::annotate::run(&args),
         Verb::Annotations(args) => query::annotations::run(&args),
+        Verb::Evidence(args) => evidence::run(&args),
         Verb::Silence(args) => query::silence::run(&args),
         Verb::Tail(args) => query::tail::run(&args),
         Verb::Notify(args) => notifications::run(&args),

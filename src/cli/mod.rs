@@ -12,6 +12,7 @@ mod debug;
 mod demo;
 mod doctor;
 mod event_line;
+mod evidence;
 mod kubectl;
 mod listeners;
 mod live;

@@ -28,6 +28,7 @@ use tapio_core::clock;
 use tapio_core::counters::Reading;
 use tapio_core::ring::{Bell, Router, Snapshot};
 use tapio_core::shutdown::Shutdown;
+use tapio_dataflow::evidence::LiveWeights;
 use tapio_dataflow::rules::LiveRules;
 use tapio_dataflow::{Correlator, Started};
 
@@ -43,6 +44,7 @@ pub struct Agent {
     admin: Admin,
     status: Arc<Status>,
     journal_rate: Arc<LiveRate>,
+    weights: LiveWeights,
     reporter: StatusReporter,
     has_spool: bool,
     _lock: AgentLock,
@@ -112,7 +114,7 @@ impl Agent {
             .confined(sandbox.as_ref().and_then(|sandbox| sandbox.confinement.clone()));
         let router = prepare(Arc::clone(&live), server.as_ref());
         let manager = start_collectors(manager, rows, entrances, &router, &mut start)?;
-        let Start { node, epoch, shutdown, redactor, ledger, layout, reports, .. } = start;
+        let Start { node, epoch, shutdown, redactor, ledger, weights, layout, reports, .. } = start;
         let ledger = Arc::new(ledger);
         site.set_ledger(Arc::clone(&ledger));
         let status = Arc::new(Status {
@@ -151,6 +153,7 @@ impl Agent {
             admin,
             status,
             journal_rate: Arc::clone(&site.journal_rate),
+            weights,
             reporter: StatusReporter::new(reports),
             has_spool: config.bridge.spool_bytes > 0,
             _lock: lock,
@@ -237,6 +240,7 @@ impl Agent {
                 refused.push("memory_limit");
             }
         }
+        self.weights.set(new.evidence.weights.weights());
         if let Some(exporters) = &self.exporters {
             exporters.reload(&new.export);
         }

@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::comments::without_long;
 use super::config_paths::paths_in;
 use super::memory::MemoryLimit;
-use super::sections::{AdminConfig, DataflowConfig, DebugConfig, LogConfig, SandboxConfig};
+use super::sections::{
+    AdminConfig, DataflowConfig, DebugConfig, EvidenceConfig, LogConfig, SandboxConfig,
+};
 use super::variables::Variables;
 use crate::bridge::BridgeConfig;
 use crate::export::{ExportConfig, complete_from_env};
@@ -54,6 +56,8 @@ pub struct Config {
     pub memory_limit: MemoryLimit,
     /// The correlator.
     pub dataflow: DataflowConfig,
+    /// The ranking of root causes.
+    pub evidence: EvidenceConfig,
     /// The collectors.
     pub collectors: CollectorsConfig,
     /// The bridge, which delivers to the server.
@@ -189,6 +193,7 @@ impl Config {
         if !matches!(self.dataflow.recovery_log_bytes, 0 | 1_048_576..=68_719_476_736) {
             return bad("recovery_log_bytes", "must be 0, or from 1 MiB to 64 GiB");
         }
+        self.evidence.weights.check()?;
         if self.node.as_deref() == Some("") {
             return Err(("node".into(), "must not be empty".into()));
         }

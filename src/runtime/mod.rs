@@ -74,7 +74,8 @@ pub use reload::ReloadStats;
 pub use rule_texts::builtin_rule_texts;
 pub use sandbox::{Sandbox, SandboxError, SandboxState};
 pub use sections::{
-    AdminConfig, DataflowConfig, DebugConfig, LogConfig, LogFormat, RecorderConfig, SandboxConfig,
+    AdminConfig, DataflowConfig, DebugConfig, EvidenceConfig, LogConfig, LogFormat, RecorderConfig,
+    SandboxConfig, WeightsConfig,
 };
 pub use settings::{Change, Key, yaml_text};
 pub use start_error::StartError;

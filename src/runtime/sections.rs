@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bridge::RecorderLimits;
 use tapio_dataflow::LaneOptions;
+use tapio_dataflow::evidence::{MAX_WEIGHT, TERMS, Weights};
 use tapio_wire::{AccessConfig, ListenAddress, TlsServerConfig};
 
 /// The least and the most time for which the flight recorder keeps events.
@@ -85,6 +86,73 @@ impl Default for DataflowConfig {
             service_sensitivity: 1.0,
             recovery_log_bytes: 64 * 1024 * 1024,
         }
+    }
+}
+
+/// The ranking of root causes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvidenceConfig {
+    /// How much each kind of evidence counts: log-odds for each unit of it, from 0 to 10.
+    pub weights: WeightsConfig,
+}
+
+/// The weights of the terms of a root cause's score.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct WeightsConfig {
+    /// More events of a kind than usual.
+    #[schemars(range(min = 0.0, max = 10.0))]
+    pub deviation: f64,
+    /// A message that is more frequent than usual.
+    #[schemars(range(min = 0.0, max = 10.0))]
+    pub lift: f64,
+    /// The delay to the next event.
+    #[schemars(range(min = 0.0, max = 10.0))]
+    pub edge_gap: f64,
+    /// The severity of the events.
+    #[schemars(range(min = 0.0, max = 10.0))]
+    pub severity: f64,
+    /// The delay after the story's first event.
+    #[schemars(range(min = 0.0, max = 10.0))]
+    pub onset: f64,
+    /// A kind that usually precedes kinds that followed.
+    #[schemars(range(min = 0.0, max = 10.0))]
+    pub pairs: f64,
+    /// Causes and effects that the rule names.
+    #[schemars(range(min = 0.0, max = 10.0))]
+    pub rule: f64,
+    /// An earlier fault of what the entity depends on.
+    #[schemars(range(min = 0.0, max = 10.0))]
+    pub upstream: f64,
+}
+
+impl Default for WeightsConfig {
+    fn default() -> Self {
+        Weights::DEFAULT.into()
+    }
+}
+
+impl From<Weights> for WeightsConfig {
+    fn from(weights: Weights) -> Self {
+        let Weights { deviation, lift, edge_gap, severity, onset, pairs, rule, upstream } = weights;
+        Self { deviation, lift, edge_gap, severity, onset, pairs, rule, upstream }
+    }
+}
+
+impl WeightsConfig {
+    /// The weights.
+    #[must_use]
+    pub fn weights(&self) -> Weights {
+        let Self { deviation, lift, edge_gap, severity, onset, pairs, rule, upstream } = *self;
+        Weights { deviation, lift, edge_gap, severity, onset, pairs, rule, upstream }
+    }
+
+    /// Validates the values; the error is the key and the cause.
+    pub(super) fn check(&self) -> Result<(), (String, String)> {
+        let Some(term) = self.weights().invalid() else { return Ok(()) };
+        let key = format!("evidence.weights.{}", TERMS[term].replace(' ', "_"));
+        Err((key, format!("must be from 0 to {MAX_WEIGHT}")))
     }
 }
 

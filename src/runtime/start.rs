@@ -24,7 +24,7 @@ use tapio_core::memory::MemoryPressure;
 use tapio_core::redact::Redactor;
 use tapio_core::ring::{Bell, Ledger, RecordReader, Router, Sink};
 use tapio_core::shutdown::Shutdown;
-use tapio_dataflow::evidence::Bounds;
+use tapio_dataflow::evidence::{Bounds, LiveWeights};
 use tapio_dataflow::rules::{LiveRules, RuleSet};
 use tapio_dataflow::{CollectorRings, LaneOptions, Order, Started, Topology};
 
@@ -49,6 +49,8 @@ pub(super) struct Start {
     /// Whether events are redacted.
     pub(super) redacts_events: bool,
     pub(super) ledger: Ledger,
+    /// The weights of the evidence, which a reload replaces.
+    pub(super) weights: LiveWeights,
     /// The agent's reports of its own state.
     pub(super) reports: Arc<LatestReport>,
 }
@@ -64,6 +66,7 @@ impl Start {
             redactor: config.redactor(),
             redacts_events: config.redact.enabled,
             ledger: Ledger::new(accounts(rows)),
+            weights: LiveWeights::new(config.evidence.weights.weights()),
             reports: Arc::default(),
         }
     }
@@ -198,7 +201,7 @@ pub(super) fn start_correlator(
     start: &mut Start,
 ) -> Result<(Started, Option<RecoveryLogState>), StartError> {
     let mut topology = topology(config, rules, RING_SETS * rows.len(), given_times(rows));
-    topology = topology.memory(start.memory.clone());
+    topology = topology.memory(start.memory.clone()).weights(start.weights.clone());
     let mut recovery_log = None;
     if config.dataflow.recovery_log_bytes > 0 && config.dataflow.enable_semantic_grouping {
         let dir = config.state_dir().join("recovery");

@@ -87,12 +87,14 @@ impl Shared {
         // Its parts have annotations in common: those of the first one.
         let found = self.story(id).await?.ok_or(OperateError::NoStory(id))?;
         let (id, story) = (found.story.id, found.story.id.to_string());
+        let first = found.story.root_cause.first();
+        let first_cause = first.map(|first| first.cause.clone()).unwrap_or_default();
         let action = match mark {
             Mark::Acknowledge => Action::Acknowledge { story },
             Mark::Unacknowledge => Action::Unacknowledge { story },
             Mark::Note(text) => Action::Note { story, text },
-            Mark::WrongCause(cause) => Action::WrongCause { story, cause },
-            Mark::RightCause => Action::RightCause { story },
+            Mark::WrongCause(cause) => Action::WrongCause { story, cause, first_cause },
+            Mark::RightCause => Action::RightCause { story, first_cause },
             Mark::UnmarkCause => Action::UnmarkCause { story },
         };
         self.keep(action, sender, clock::wall_ns()).await?;

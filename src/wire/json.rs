@@ -68,6 +68,9 @@ pub fn annotations_json(annotations: &proto::Annotations) -> Json {
         if !annotation.text.is_empty() {
             json[text] = annotation.text.as_str().into();
         }
+        if !annotation.first_cause.is_empty() {
+            json["first_cause"] = annotation.first_cause.as_str().into();
+        }
         json
     };
     let mut json = json!({});
@@ -115,6 +118,9 @@ pub fn annotation_entry_json(entry: &proto::AnnotationEntry) -> Json {
             set("reason", silence.reason.as_str().into());
         }
         None => {}
+    }
+    if !entry.first_cause.is_empty() {
+        json["first_cause"] = entry.first_cause.as_str().into();
     }
     if let Ok(id) = entry.story_id.as_slice().try_into() {
         json["story"] = TraceId(id).to_string().into();

@@ -180,6 +180,7 @@ pub(super) fn candidate_to_proto(candidate: &Candidate) -> proto::Candidate {
                 name: t.name.clone(),
                 weight: t.weight,
                 because: t.because.clone(),
+                value: t.value,
             })
             .collect(),
     }
@@ -267,7 +268,7 @@ fn candidate_from_proto(candidate: proto::Candidate) -> Option<Candidate> {
         terms: candidate
             .terms
             .into_iter()
-            .map(|t| Term { name: t.name, weight: t.weight, because: t.because })
+            .map(|t| Term { name: t.name, weight: t.weight, value: t.value, because: t.because })
             .collect(),
     })
 }

@@ -241,8 +241,18 @@ mod tests {
 
     fn candidate(cause: &str, score: f64) -> Candidate {
         let terms = vec![
-            Term { name: "onset".into(), weight: -0.25, because: "0.300 s after".into() },
-            Term { name: "severity".into(), weight: score + 0.25, because: "error".into() },
+            Term {
+                name: "onset".into(),
+                weight: -0.25,
+                value: 0.0,
+                because: "0.300 s after".into(),
+            },
+            Term {
+                name: "severity".into(),
+                weight: score + 0.25,
+                value: 0.0,
+                because: "error".into(),
+            },
         ];
         let (evidence, labels) = (Vec::new(), Vec::new());
         Candidate { cause: cause.into(), entity: None, evidence, labels, score, terms }

@@ -83,6 +83,9 @@ pub struct Term {
     pub name: String,
     /// Its contribution to the score, in natural log-odds.
     pub weight: f64,
+    /// Its evidence in the unit of the term: the contribution without the weight of the term. 0
+    /// where the story was ranked by a version that doesn't record it.
+    pub value: f64,
     /// The evidence as text; empty where the name suffices.
     pub because: String,
 }

@@ -94,6 +94,8 @@ struct TermLine {
     #[serde(default)]
     weight: f64,
     #[serde(default)]
+    value: f64,
+    #[serde(default)]
     because: String,
 }
 
@@ -139,7 +141,12 @@ impl CandidateLine {
     fn candidate(self) -> Candidate {
         let (evidence, labels) = self.evidence.iter().map(parse_event_id).unzip();
         let terms = self.terms.into_iter();
-        let terms = terms.map(|TermLine { name, weight, because }| Term { name, weight, because });
+        let terms = terms.map(|TermLine { name, weight, value, because }| Term {
+            name,
+            weight,
+            value,
+            because,
+        });
         let entity = self.entity.map(|EntityLine { kind, name, id, node }| CauseEntity {
             kind,
             name,
@@ -258,6 +265,9 @@ fn candidate_json(candidate: &Candidate) -> Json {
         .collect();
     let term = |term: &Term| {
         let mut json = json!({"name": term.name, "weight": rounded(term.weight)});
+        if term.value != 0.0 {
+            json["value"] = rounded(term.value);
+        }
         if !term.because.is_empty() {
             json["because"] = term.because.as_str().into();
         }
@@ -367,7 +377,12 @@ mod tests {
                 evidence: vec![id(3)],
                 labels: vec![String::new()],
                 score: 1.25,
-                terms: vec![Term { name: "onset".into(), weight: 1.25, because: "first".into() }],
+                terms: vec![Term {
+                    name: "onset".into(),
+                    weight: 1.25,
+                    value: 2.5,
+                    because: "first".into(),
+                }],
             }],
             impact: Impact { business: 0.5, affected: vec!["x".into()], ..Impact::default() },
             actions: vec!["do".into()],

@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use crate::driver::correlator::Correlator;
 use crate::evidence::{
     AssessorStats, AssessorThread, Bounds, EvidenceReader, EvidenceWriter, KeptServices,
-    evidence_ring,
+    LiveWeights, evidence_ring,
 };
 use crate::matcher::lane_options::LaneOptions;
 use crate::matcher::order::Order;
@@ -57,6 +57,7 @@ pub struct Topology {
     correlates: bool,
     evidence: Option<Bounds>,
     service_sensitivity: f64,
+    weights: LiveWeights,
     kept_services: Option<KeptServices>,
     memory: MemoryPressure,
     ring_blocks: usize,
@@ -93,6 +94,7 @@ impl Topology {
             correlates: true,
             evidence: None,
             service_sensitivity: 1.0,
+            weights: LiveWeights::default(),
             kept_services: None,
             memory: MemoryPressure::default(),
             ring_blocks: DEFAULT_RING_BLOCKS,
@@ -135,6 +137,13 @@ impl Topology {
     #[must_use]
     pub fn service_sensitivity(mut self, sensitivity: f64) -> Self {
         self.service_sensitivity = sensitivity;
+        self
+    }
+
+    /// Sets the weights of the terms by which root causes are ranked.
+    #[must_use]
+    pub fn weights(mut self, weights: LiveWeights) -> Self {
+        self.weights = weights;
         self
     }
 
@@ -261,6 +270,7 @@ impl Topology {
                 output,
             )
             .with_memory(self.memory.clone())
+            .with_weights(self.weights.clone())
             .with_sampling(self.rules.sampling())
             .with_kept_services(self.kept_services.take());
             assessor = thread.stats();

@@ -12,6 +12,7 @@ use super::pairs::LearnedPair;
 use super::pending_story::PendingStory;
 use super::store::EvidenceStore;
 use super::suggest::worth_a_rule;
+use super::weights::LiveWeights;
 use crate::guard::{Failures, guarded};
 use crate::sampling::Sampling;
 use crate::services::{ServiceBounds, ServiceCounts, ServiceFact, Services};
@@ -59,6 +60,7 @@ pub struct Assessor {
     service_facts: Vec<ServiceFact>,
     incidents: Incidents,
     cluster: String,
+    weights: LiveWeights,
     /// Stories that wait for all facts.
     waiting: Vec<PendingStory>,
     pub(super) failures: Failures,
@@ -94,6 +96,7 @@ impl Assessor {
             service_facts: Vec::new(),
             incidents: Incidents::default(),
             cluster: String::new(),
+            weights: LiveWeights::default(),
             waiting: Vec::new(),
             failures: Failures::default(),
             has_reported: false,
@@ -104,6 +107,13 @@ impl Assessor {
     #[must_use]
     pub fn with_cluster(mut self, cluster: &str) -> Self {
         cluster.clone_into(&mut self.cluster);
+        self
+    }
+
+    /// Ranks by these weights, which may be replaced meanwhile.
+    #[must_use]
+    pub fn with_weights(mut self, weights: LiveWeights) -> Self {
+        self.weights = weights;
         self
     }
 
@@ -238,10 +248,10 @@ impl Assessor {
     /// Completes a story; returns its members' entities with it.
     fn complete(&mut self, pending: PendingStory) -> (Story, Vec<Entity>) {
         self.stories += 1;
-        let store = &self.store;
+        let (store, weights) = (&self.store, self.weights.get());
         let observed = pending.observations.iter().map(|o| o.entity.clone()).collect();
         let story = completed(pending, &mut self.failures, |story| {
-            (store.rank(story), store.impact(story))
+            (store.rank(story, &weights), store.impact(story))
         });
         (story, observed)
     }

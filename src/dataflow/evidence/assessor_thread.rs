@@ -16,6 +16,7 @@ use super::message::EvidenceMessage;
 use super::pairs::LearnedPair;
 use super::story_counts::StoryCounts;
 use super::story_writer::{Written, write_story};
+use super::weights::LiveWeights;
 use crate::guard::{guarded, report_instead_of_printing};
 use crate::sampling::Sampling;
 use tapio_core::clock;
@@ -237,6 +238,13 @@ impl AssessorThread {
             saved_ns: clock::wall_ns(),
             published: AssessorCounts::default(),
         }
+    }
+
+    /// Ranks by these weights, which may be replaced meanwhile.
+    #[must_use]
+    pub fn with_weights(mut self, weights: LiveWeights) -> Self {
+        self.assessor = self.assessor.with_weights(weights);
+        self
     }
 
     /// Lets the bounds follow this level of memory.

@@ -22,6 +22,8 @@
 //! | `message.rs` | [`EvidenceMessage`]: facts or a pending story, from a shard to the assessor |
 //! | `feature_extractor.rs` | a shard's part: aggregates and facts from events |
 //! | `store.rs` | the assessor's evidence of all shards |
+//! | `weights.rs` | [`Weights`] of the terms, and [`LiveWeights`], those in force |
+//! | `calibrate.rs` | fits the weights to stories of which people know the cause |
 //! | `rank.rs`, `impact.rs` | root causes and impact from that evidence |
 //! | `incidents.rs`, `explained_rules.rs` | which stories have one cause |
 //! | `story_counts.rs` | counts of emitted stories by pattern and severity, for `/metrics` |
@@ -34,6 +36,7 @@ mod assessor;
 mod assessor_thread;
 mod baseline;
 mod bounds;
+mod calibrate;
 mod entity;
 mod explained_rules;
 mod feature_extractor;
@@ -52,6 +55,7 @@ mod store;
 mod story_counts;
 mod story_writer;
 mod suggest;
+mod weights;
 
 pub use assessor::{Assessor, AssessorCounts};
 pub use assessor_thread::{
@@ -60,6 +64,7 @@ pub use assessor_thread::{
 };
 pub use baseline::{Deviation, deviation};
 pub use bounds::Bounds;
+pub use calibrate::{Calibration, Evidence, Label, LabelledStory, Ranked, calibrate};
 pub(crate) use entity::{AffectedEntity, subject};
 pub use entity::{Entity, EntityKind};
 pub(crate) use feature_extractor::FeatureExtractor;
@@ -72,3 +77,4 @@ pub(crate) use pending_story::{
 pub use relation::{Criticality, Edge, Relation};
 pub(crate) use story_writer::{Written, write_story};
 pub use suggest::rule_documents;
+pub use weights::{LiveWeights, MAX_WEIGHT, TERMS, Weights};

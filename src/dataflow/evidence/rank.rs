@@ -6,35 +6,8 @@ use super::entity::Entity;
 use super::pending_story::{NamedCause, Observation, PendingStory};
 use super::second_set::second;
 use super::store::EvidenceStore;
+use super::weights::Weights;
 use tapio_core::event::{Candidate, CauseEntity, EventId, Name, Severity, Term, fault_lifecycle};
-
-/// Weights of the terms: log-odds for each unit of evidence.
-///
-/// The signs and shapes of the terms are models (see each term). The weights are fitted by pairwise
-/// logistic regression of the cause against each other candidate, over stories whose cause is
-/// known. `rank/calibration.rs` generates such stories, documents its assumptions, and repeats the
-/// fit in a test that fails if these weights deviate from it.
-struct Weights {
-    deviation: f64,
-    lift: f64,
-    edge_gap: f64,
-    severity: f64,
-    onset: f64,
-    pairs: f64,
-    rule: f64,
-    upstream: f64,
-}
-
-const WEIGHTS: Weights = Weights {
-    deviation: 0.4,
-    lift: 0.5,
-    edge_gap: 0.2,
-    severity: 0.2,
-    onset: 0.4,
-    pairs: 1.05,
-    rule: 2.0,
-    upstream: 0.55,
-};
 
 /// Maximum number of candidates in a story.
 const MAX_CANDIDATES: usize = 8;
@@ -52,15 +25,22 @@ const ODDS_PER_RANK: f64 = 4.0;
 /// cause than one with a thousand times.
 const MAX_LOG_LIFT: f64 = 5.0;
 
-struct Terms(Vec<Term>);
+/// The terms of a candidate, and the weights in use.
+struct Terms<'a> {
+    weights: &'a Weights,
+    all: Vec<Term>,
+}
 
-impl Terms {
-    fn add(&mut self, name: &str, weight: f64, because: String) {
-        self.0.push(Term { name: name.into(), weight, because });
+impl Terms<'_> {
+    /// Adds a term. `value`: the evidence in its unit.
+    fn add(&mut self, name: &str, weight: f64, value: f64, because: String) {
+        // Avoids negative zero in output.
+        let weight = weight * value + 0.0;
+        self.all.push(Term { name: name.into(), weight, value: value + 0.0, because });
     }
 
     fn sum(&self) -> f64 {
-        self.0.iter().map(|t| t.weight).sum()
+        self.all.iter().map(|t| t.weight).sum()
     }
 }
 
@@ -90,15 +70,15 @@ fn delay_octave(delay_ns: u64) -> (usize, f64) {
 }
 
 impl EvidenceStore {
-    /// Ranks the candidates, the most likely first.
-    pub(super) fn rank(&self, pending: &PendingStory) -> Vec<Candidate> {
+    /// Ranks the candidates by these weights, the most likely first.
+    pub(super) fn rank(&self, pending: &PendingStory, weights: &Weights) -> Vec<Candidate> {
         let mut scored: Vec<Scored> = Vec::new();
         let mut named_observations: Vec<usize> = Vec::new();
         for named in &pending.named {
             let observation = named.observation.and_then(|at| pending.observations.get(at));
             // Several of the author's causes may have the same evidence: each is a candidate.
             named_observations.extend(named.observation);
-            let terms = self.terms(pending, observation, Some(named));
+            let terms = self.terms(weights, pending, observation, Some(named));
             let described = (named.text.clone(), &named.evidence, &named.labels);
             let entity = observation.map(|o| self.graph.cause_entity(&o.entity));
             scored.push(Scored::new(described, entity, terms, true));
@@ -113,7 +93,7 @@ impl EvidenceStore {
             {
                 continue;
             }
-            let terms = self.terms(pending, Some(observation), None);
+            let terms = self.terms(weights, pending, Some(observation), None);
             let described =
                 (self.cause_text(observation), &observation.evidence, &observation.labels);
             let entity = Some(self.graph.cause_entity(&observation.entity));
@@ -140,13 +120,14 @@ impl EvidenceStore {
         }
     }
 
-    fn terms(
+    fn terms<'a>(
         &self,
+        weights: &'a Weights,
         pending: &PendingStory,
         observation: Option<&Observation>,
         named: Option<&NamedCause>,
-    ) -> Terms {
-        let mut terms = Terms(Vec::new());
+    ) -> Terms<'a> {
+        let mut terms = Terms { weights, all: Vec::new() };
         if let Some(observation) = observation {
             self.own_terms(pending, observation, &mut terms);
             self.gap_term(pending, observation, &mut terms);
@@ -162,7 +143,7 @@ impl EvidenceStore {
         if rank != 0.0 {
             let because =
                 if rank > 0.0 { "named by the rule" } else { "an effect according to the rule" };
-            terms.add("rule", WEIGHTS.rule * rank * ODDS_PER_RANK.ln(), because.into());
+            terms.add("rule", weights.rule, rank * ODDS_PER_RANK.ln(), because.into());
         }
         if let Some(observation) = observation {
             self.upstream_term(pending, observation, &mut terms);
@@ -171,7 +152,7 @@ impl EvidenceStore {
     }
 
     /// Terms from the candidate's own events: deviation, lift, severity, onset.
-    fn own_terms(&self, pending: &PendingStory, observation: &Observation, terms: &mut Terms) {
+    fn own_terms(&self, pending: &PendingStory, observation: &Observation, terms: &mut Terms<'_>) {
         let (entity, kind) = (&observation.entity, observation.kind);
         if let Some(d) =
             self.baselines.deviation(entity, kind, observation.first_ns, observation.last_ns)
@@ -180,7 +161,7 @@ impl EvidenceStore {
                 "{} in 10 s, median {} (interquartile range {}, {} buckets)",
                 d.now, d.median, d.iqr, d.buckets
             );
-            terms.add("deviation", WEIGHTS.deviation * deviation_evidence(&d), because);
+            terms.add("deviation", terms.weights.deviation, deviation_evidence(&d), because);
         }
         if let Some(lift) =
             self.strongest_lift(entity, kind, observation.first_ns, observation.last_ns)
@@ -190,27 +171,26 @@ impl EvidenceStore {
                 "\"{}\": {} in the last minute, {ratio:.1} times its usual rate",
                 lift.template, lift.recent
             );
-            terms.add("lift", WEIGHTS.lift * bounded_lift(lift.log_lift), because);
+            terms.add("lift", terms.weights.lift, bounded_lift(lift.log_lift), because);
         }
-        let severity = WEIGHTS.severity * severity_evidence(observation.worst);
-        terms.add("severity", severity, observation.worst.to_string());
+        let severity = severity_evidence(observation.worst);
+        terms.add("severity", terms.weights.severity, severity, observation.worst.to_string());
         let slack_ns = observation.tick_ns.max(MIN_SLACK_NS);
         let after_ns =
             observation.first_ns.saturating_sub(pending.story.first_ns).saturating_sub(slack_ns);
         // Causes precede effects: the odds fall with the seconds since the first event.
-        let weight = -WEIGHTS.onset * (after_ns as f64 / 1e9).ln_1p();
+        let value = -(after_ns as f64 / 1e9).ln_1p();
         let because = match after_ns {
             0 => "within the clock slack of the first event".to_owned(),
             ns => format!("{} after the first event", seconds(ns)),
         };
-        // Avoids negative zero in output.
-        terms.add("onset", if after_ns == 0 { 0.0 } else { weight }, because);
+        terms.add("onset", terms.weights.onset, value, because);
     }
 
     /// Term `edge gap`: how much better the delay to the next observation fits an effect of this
     /// one than an event anywhere in the rule's window. Delays of effects have a uniform prior over
     /// their orders of magnitude, which learned delays of the two kinds update.
-    fn gap_term(&self, pending: &PendingStory, observation: &Observation, terms: &mut Terms) {
+    fn gap_term(&self, pending: &PendingStory, observation: &Observation, terms: &mut Terms<'_>) {
         let Some(next) = next_of(pending, observation) else {
             return;
         };
@@ -222,7 +202,7 @@ impl EvidenceStore {
         let total: u32 = learned.iter().sum();
         let in_octave = f64::from(learned.get(octave).copied().unwrap_or(0));
         let share = (in_octave + 1.0 / window_ms.log2().max(1.0)) / (f64::from(total) + 1.0);
-        let weight = WEIGHTS.edge_gap * (share * window_ms / width_ms).ln();
+        let value = (share * window_ms / width_ms).ln();
         let from = if total > 0 { format!(", {total} learned") } else { String::new() };
         let because = format!(
             "{} to {} (window {}{from})",
@@ -230,11 +210,11 @@ impl EvidenceStore {
             next.kind,
             seconds(pending.within_ns)
         );
-        terms.add("edge gap", weight, because);
+        terms.add("edge gap", terms.weights.edge_gap, value, because);
     }
 
     /// Term `pairs`: how much more often than by chance its kind precedes a kind that followed.
-    fn pairs_term(&self, pending: &PendingStory, observation: &Observation, terms: &mut Terms) {
+    fn pairs_term(&self, pending: &PendingStory, observation: &Observation, terms: &mut Terms<'_>) {
         let later = pending
             .observations
             .iter()
@@ -249,13 +229,18 @@ impl EvidenceStore {
                 "{} preceded {} {:.0} times, {:.1} expected by chance",
                 observation.kind, learned.key.after, learned.support, learned.chance
             );
-            terms.add("pairs", WEIGHTS.pairs * log_lift, because);
+            terms.add("pairs", terms.weights.pairs, log_lift, because);
         }
     }
 
     /// Term `upstream`: a dependency had a fault before. Then that is the better cause, by the
     /// fault's evidence, divided by the number of steps.
-    fn upstream_term(&self, pending: &PendingStory, observation: &Observation, terms: &mut Terms) {
+    fn upstream_term(
+        &self,
+        pending: &PendingStory,
+        observation: &Observation,
+        terms: &mut Terms<'_>,
+    ) {
         let slack_ns = observation.tick_ns.max(MIN_SLACK_NS);
         let from_ns = pending.story.first_ns.saturating_sub(UPSTREAM_LOOK_BACK_NS);
         let before_ns = observation.first_ns.saturating_sub(slack_ns);
@@ -276,7 +261,7 @@ impl EvidenceStore {
             let steps = if steps == 1 { "1 step".into() } else { format!("{steps} steps") };
             let because =
                 format!("earlier {kind} of {}, {steps} upstream", self.graph.describe(entity));
-            terms.add("upstream", -WEIGHTS.upstream * strength, because);
+            terms.add("upstream", terms.weights.upstream, -strength, because);
         }
     }
 
@@ -323,12 +308,12 @@ impl Scored {
     fn new(
         (cause, evidence, labels): (String, &Vec<EventId>, &Vec<String>),
         entity: Option<CauseEntity>,
-        terms: Terms,
+        terms: Terms<'_>,
         named: bool,
     ) -> Self {
         let score = terms.sum();
         let (evidence, labels) = (evidence.clone(), labels.clone());
-        let terms = terms.0;
+        let terms = terms.all;
         Self { candidate: Candidate { cause, entity, evidence, labels, score, terms }, named }
     }
 

@@ -111,6 +111,7 @@ fn candidate(suspect: &Suspect, names: &Names) -> Candidate {
                 },
             ),
             weight: evidence.strength,
+            value: evidence.strength,
             because: format!(
                 "{}: {} ({:.1} standard deviations)",
                 names.service(evidence.instance),
@@ -123,12 +124,14 @@ fn candidate(suspect: &Suspect, names: &Names) -> Candidate {
         terms.push(Term {
             name: "explains_caller".into(),
             weight: suspect.score - suspect.own_score,
+            value: suspect.score - suspect.own_score,
             because: format!("{} calls it and deviates, too", names.service(caller)),
         });
     } else if suspect.score < suspect.own_score {
         terms.push(Term {
             name: "explained_by_callee".into(),
             weight: suspect.score - suspect.own_score,
+            value: suspect.score - suspect.own_score,
             because: "a service that it calls deviates, too".into(),
         });
     }

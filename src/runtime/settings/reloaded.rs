@@ -30,6 +30,14 @@ reloaded! {
     dataflow.group_retention_period;
     dataflow.rules;
     dataflow.builtin_rules;
+    evidence.weights.deviation;
+    evidence.weights.lift;
+    evidence.weights.edge_gap;
+    evidence.weights.severity;
+    evidence.weights.onset;
+    evidence.weights.pairs;
+    evidence.weights.rule;
+    evidence.weights.upstream;
     collectors.journal.rate_per_unit;
     collectors.journal.burst_per_unit;
     server.retention_bytes;
@@ -83,6 +91,7 @@ mod tests {
     fn other(value: &Json) -> Option<Json> {
         Some(match value {
             Json::Bool(flag) => (!flag).into(),
+            Json::Number(number) if number.is_f64() => (number.as_f64()? + 0.5).into(),
             Json::Number(number) => (number.as_u64()? + 1).into(),
             Json::String(text) if text.ends_with("iB") => "96MiB".into(),
             Json::String(text) => match text.as_str() {

@@ -22,9 +22,16 @@ pub(crate) enum Action {
         story: String,
         #[serde(default, skip_serializing_if = "String::is_empty")]
         cause: String,
+        /// The first root cause at that time: it may be another one later.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        first_cause: String,
     },
     /// The first root cause is the real one.
-    RightCause { story: String },
+    RightCause {
+        story: String,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        first_cause: String,
+    },
     /// It is marked neither as wrong nor as right any more.
     UnmarkCause { story: String },
     /// Stories of a rule are silenced until a time; with a key, only those whose join key has it.
@@ -67,7 +74,7 @@ impl Action {
             | Self::Unacknowledge { story }
             | Self::Note { story, .. }
             | Self::WrongCause { story, .. }
-            | Self::RightCause { story }
+            | Self::RightCause { story, .. }
             | Self::UnmarkCause { story } => story,
             Self::Silence { .. } | Self::Unsilence { .. } => "",
         }
@@ -96,7 +103,8 @@ impl Entry {
     pub(super) fn text_bytes(&self) -> usize {
         let of_action = match &self.action {
             Action::Note { text, .. } => text.len(),
-            Action::WrongCause { cause, .. } => cause.len(),
+            Action::WrongCause { cause, first_cause, .. } => cause.len() + first_cause.len(),
+            Action::RightCause { first_cause, .. } => first_cause.len(),
             Action::Silence { rule, key, reason, .. } => {
                 let key: usize = key.iter().map(|(name, value)| name.len() + value.len()).sum();
                 rule.len() + reason.len() + key
@@ -124,7 +132,18 @@ impl Entry {
             by: self.by.clone(),
             story_id: self.story().map(|id| id.0.to_vec()).unwrap_or_default(),
             action: Some(action),
+            first_cause: self.first_cause().to_owned(),
         })
+    }
+
+    /// The first root cause when it was marked; empty for other actions.
+    pub(super) fn first_cause(&self) -> &str {
+        match &self.action {
+            Action::WrongCause { first_cause, .. } | Action::RightCause { first_cause, .. } => {
+                first_cause
+            }
+            _ => "",
+        }
     }
 
     /// The silence that it adds; `None` for another action.
@@ -157,8 +176,8 @@ mod tests {
             Action::Acknowledge { story: story() },
             Action::Unacknowledge { story: story() },
             Action::Note { story: story(), text: "a".into() },
-            Action::WrongCause { story: story(), cause: String::new() },
-            Action::RightCause { story: story() },
+            Action::WrongCause { story: story(), cause: String::new(), first_cause: String::new() },
+            Action::RightCause { story: story(), first_cause: "unit a".into() },
             Action::UnmarkCause { story: story() },
             Action::Unsilence { id: "a".into() },
         ] {
@@ -173,9 +192,13 @@ mod tests {
         for action in [
             Action::Acknowledge { story: story() },
             Action::Note { story: story(), text: "a".into() },
-            Action::WrongCause { story: story(), cause: String::new() },
-            Action::WrongCause { story: story(), cause: "the disk".into() },
-            Action::RightCause { story: story() },
+            Action::WrongCause { story: story(), cause: String::new(), first_cause: String::new() },
+            Action::WrongCause {
+                story: story(),
+                cause: "the disk".into(),
+                first_cause: "unit a".into(),
+            },
+            Action::RightCause { story: story(), first_cause: "unit a".into() },
             Action::Silence {
                 id: "a".into(),
                 rule: "r".into(),

@@ -131,7 +131,7 @@ mod tests {
             let action = match number % 3 {
                 0 => Action::Note { story, text: number.to_string() },
                 1 => Action::Acknowledge { story },
-                _ => Action::WrongCause { story, cause: "c".into() },
+                _ => Action::WrongCause { story, cause: "c".into(), first_cause: String::new() },
             };
             marks.apply(Entry { time_ns: number / 4, by: String::new(), action });
         }

@@ -213,7 +213,12 @@ fn annotation(entry: &Entry) -> proto::Annotation {
         Action::WrongCause { cause, .. } => cause.clone(),
         _ => String::new(),
     };
-    proto::Annotation { time_unix_nano: entry.time_ns, by: entry.by.clone(), text }
+    proto::Annotation {
+        time_unix_nano: entry.time_ns,
+        by: entry.by.clone(),
+        text,
+        first_cause: entry.first_cause().to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -240,7 +245,11 @@ mod tests {
         for action in [
             Action::Acknowledge { story: story() },
             Action::Note { story: story(), text: "restarted it".into() },
-            Action::WrongCause { story: story(), cause: "the disk".into() },
+            Action::WrongCause {
+                story: story(),
+                cause: "the disk".into(),
+                first_cause: "unit a".into(),
+            },
         ] {
             marks.apply(entry(action));
         }
@@ -249,9 +258,10 @@ mod tests {
         assert_eq!(json["acknowledged"]["by"], "ann");
         assert_eq!(json["notes"][0]["text"], "restarted it");
         assert_eq!(json["wrong_cause"]["cause"], "the disk");
+        assert_eq!(json["wrong_cause"]["first_cause"], "unit a");
         assert_eq!(marks.entries().len(), 3);
         marks.apply(entry(Action::Unacknowledge { story: story() }));
-        marks.apply(entry(Action::RightCause { story: story() }));
+        marks.apply(entry(Action::RightCause { story: story(), first_cause: String::new() }));
         let noted = marks.of_story([id].into_iter()).unwrap();
         assert!(noted.acknowledged.is_none() && noted.wrong_cause.is_none());
         assert!(noted.right_cause.is_some());
