@@ -36,9 +36,16 @@ static NOT_ADDED: AtomicU64 = AtomicU64::new(0);
 /// The longest name, in bytes.
 const MAX_BYTES: usize = 256;
 
-/// Text of each name by number. A slot is written once, before its number is returned, so a
-/// reader that holds a number never waits for a writer.
-static TEXTS: [OnceLock<&'static str>; CAPACITY] = [const { OnceLock::new() }; CAPACITY];
+/// Names of one block of [`TEXTS`].
+const BLOCK: usize = 256;
+
+/// A block is allocated with its first name: an `OnceLock` isn't made of zeros, so a table of all
+/// of them would take 768 KiB of the program's file.
+type Block = OnceLock<Box<[OnceLock<&'static str>]>>;
+
+/// Text of each name by number, but for the well-known ones. A slot is written once, before its
+/// number is returned, so a reader that holds a number never waits for a writer.
+static TEXTS: [Block; CAPACITY / BLOCK] = [const { OnceLock::new() }; CAPACITY / BLOCK];
 
 /// Numbers by text. Only interning takes the lock; reading a name's text doesn't.
 static NUMBERS: OnceLock<RwLock<HashMap<&'static str, u16, ahash::RandomState>>> = OnceLock::new();
@@ -68,7 +75,6 @@ fn numbers() -> &'static RwLock<HashMap<&'static str, u16, ahash::RandomState>> 
             ahash::RandomState::new(),
         );
         for (i, text) in names::WELL_KNOWN.iter().enumerate() {
-            let _ = TEXTS[i].set(text);
             map.insert(*text, i as u16);
         }
         RwLock::new(map)
@@ -135,7 +141,8 @@ impl Name {
             added.fetch_add(1, Ordering::Relaxed);
         }
         let kept: &'static str = Box::leak(text.to_owned().into_boxed_str());
-        let _ = TEXTS[number].set(kept);
+        let block = TEXTS[number / BLOCK].get_or_init(|| vec![OnceLock::new(); BLOCK].into());
+        let _ = block[number % BLOCK].set(kept);
         map.insert(kept, number as u16);
         Ok(Self(number as u16))
     }
@@ -150,11 +157,12 @@ impl Name {
     /// The name's text.
     #[must_use]
     pub fn text(self) -> &'static str {
-        if let Some(text) = TEXTS.get(self.0 as usize).and_then(OnceLock::get) {
+        let number = usize::from(self.0);
+        if let Some(text) = names::WELL_KNOWN.get(number) {
             return text;
         }
-        // Only a well-known name can be used before anything was interned.
-        names::WELL_KNOWN.get(self.0 as usize).copied().unwrap_or("")
+        let block = TEXTS.get(number / BLOCK).and_then(OnceLock::get);
+        block.and_then(|block| block[number % BLOCK].get()).copied().unwrap_or("")
     }
 
     /// How often a name couldn't be added for lack of room, in this process: its field is kept as
