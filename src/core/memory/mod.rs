@@ -1,10 +1,16 @@
 //! How much memory the agent's parts may keep. The agent's watch sets the level; shards, assessor
 //! and sinks follow it.
 
+mod allocator;
+#[cfg(all(target_arch = "x86_64", any(target_env = "musl", test)))]
+mod copy;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use crate::event::Severity;
+
+pub use allocator::{fix_thresholds, trim};
 
 /// How short memory is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,38 +115,6 @@ impl MemoryPressure {
         self.0.wanted.swap(false, Ordering::Relaxed)
     }
 }
-
-/// Fixes the size from which an allocation is a mapping of its own, which returns to the kernel
-/// when it is freed. By itself glibc's allocator raises it to the largest that was freed, up to 32
-/// MiB: a ring that grew once would stay. To be called before threads start.
-#[cfg(target_env = "gnu")]
-pub fn fix_thresholds() {
-    const MAPPED_BYTES: libc::c_int = 1 << 20;
-    const TRIM_BYTES: libc::c_int = 4 << 20;
-    for (parameter, bytes) in
-        [(libc::M_MMAP_THRESHOLD, MAPPED_BYTES), (libc::M_TRIM_THRESHOLD, TRIM_BYTES)]
-    {
-        // SAFETY: `mallopt` takes two numbers and changes the allocator's settings (mallopt(3)).
-        unsafe { libc::mallopt(parameter, bytes) };
-    }
-}
-
-/// Other allocators have no such sizes.
-#[cfg(not(target_env = "gnu"))]
-pub fn fix_thresholds() {}
-
-/// Returns the whole pages that the allocator holds without use to the kernel. glibc's allocator
-/// keeps them otherwise, and the process stays as large as it ever was.
-#[cfg(target_env = "gnu")]
-pub fn trim() {
-    // SAFETY: `malloc_trim` takes a number, locks each arena itself and is thread-safe
-    // (malloc_trim(3)); it touches no memory that is in use.
-    unsafe { libc::malloc_trim(0) };
-}
-
-/// Other allocators return memory by themselves.
-#[cfg(not(target_env = "gnu"))]
-pub fn trim() {}
 
 #[cfg(test)]
 mod tests {
