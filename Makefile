@@ -20,9 +20,15 @@ build: deps ## build the release binaries: tapio, and the static CNI plugin tapi
 	$(CARGO) build --release --locked --bin tapio
 	$(CARGO) rustc --release --locked --bin tapio-cni -- -C target-feature=+crt-static -C strip=symbols
 
-dist: deps ## build the programs for packages: smaller, which takes longer
-	$(CARGO) build --profile dist --locked --bin tapio
-	$(CARGO) rustc --profile dist --locked --bin tapio-cni -- -C target-feature=+crt-static -C strip=symbols
+# The linker is Rust's own: it and musl's objects come with the toolchain. Relocations that only add
+# the program's base take a bit instead of 24 bytes.
+STATIC_TARGET := $(shell uname -m)-unknown-linux-musl
+STATIC_FLAGS := -C linker=rust-lld -C linker-flavor=ld.lld -C link-args="-z pack-relative-relocs"
+
+dist: ## build the programs for packages: static, smaller, which takes longer
+	@scripts/deps.sh static
+	$(CARGO) rustc --profile dist --locked --target $(STATIC_TARGET) --bin tapio -- $(STATIC_FLAGS)
+	$(CARGO) rustc --profile dist --locked --target $(STATIC_TARGET) --bin tapio-cni -- $(STATIC_FLAGS) -C strip=symbols
 
 run: build ## run the agent with an embedded server on this machine's real events
 	@scripts/as-root.sh target/release/tapio run --standalone

@@ -13,6 +13,7 @@ import datetime
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -89,6 +90,22 @@ def component(package, scope, checksum):
     return out
 
 
+def c_library(target):
+    """The C library in a static program: musl, as the toolchain has it. None for other targets."""
+    if not target.endswith("-musl"):
+        return None
+    run = subprocess.run(["rustc", "--print", "target-libdir", "--target", target], cwd=ROOT,
+                         check=True, stdout=subprocess.PIPE, text=True)
+    archive = Path(run.stdout.strip(), "self-contained/libc.a").read_bytes()
+    # The archive's member that has nothing but the version.
+    version = re.search(rb"version\.lo?/ .{,2000}?\0(\d+\.\d+\.\d+)\0", archive, re.DOTALL)
+    if not version:
+        sys.exit(f"dependencies: musl's version isn't in the toolchain's libc.a for {target}")
+    url = f"pkg:generic/musl@{version[1].decode()}"
+    return {"type": "library", "bom-ref": url, "name": "musl", "version": version[1].decode(),
+            "scope": "required", "licenses": [{"license": {"id": "MIT"}}], "purl": url}
+
+
 def sbom(target):
     root, packages, nodes, linked, built = read(target)
     sums = checksums()
@@ -112,6 +129,10 @@ def sbom(target):
             for i in [root, *ordered]
         ],
     }
+    if library := c_library(target):
+        out["components"].append(library)
+        out["dependencies"][0]["dependsOn"].append(library["bom-ref"])
+        out["dependencies"].append({"ref": library["bom-ref"], "dependsOn": []})
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
     at = datetime.datetime.fromtimestamp(epoch, datetime.timezone.utc)
     out["metadata"]["timestamp"] = at.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -4,9 +4,8 @@
 usage: image.py OUT VERSION PROGRAM
 
 Writes the layout to OUT and as an archive to OUT.tar, which `ctr images import` and
-`docker load` read. The image has one layer: the program, stripped. If the program isn't static, the
-layer also has the libraries that `ldd` names, of this machine. The same input gives the same bytes;
-times are SOURCE_DATE_EPOCH.
+`docker load` read. The image has one layer: the program, which is static, stripped, and licences. The
+same input gives the same bytes; times are SOURCE_DATE_EPOCH.
 """
 
 import datetime
@@ -16,7 +15,6 @@ import io
 import json
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -27,8 +25,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 EPOCH = int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
-# Without this file the order of sources depends on the version of glibc.
-NSSWITCH = b"hosts: files dns\n"
 
 
 def say(text):
@@ -42,16 +38,6 @@ def stripped(program):
         return out.read_bytes()
 
 
-def libraries(program):
-    """The paths of the libraries and of the loader that the program needs; none if it is static."""
-    run = subprocess.run(["ldd", program], capture_output=True, text=True,
-                         env={**os.environ, "LC_ALL": "C"})
-    if "not found" in run.stdout:
-        sys.exit(f"image: {program}: a library is missing:\n{run.stdout}")
-    # `name => /path (address)`, and `/path (address)` for the loader.
-    return re.findall(r"^\s*(?:\S+ => )?(/\S+) \(0x", run.stdout, re.MULTILINE)
-
-
 def content(program, version):
     """The layer's files by path: (mode, data). Folders have no data."""
     files = {
@@ -63,14 +49,9 @@ def content(program, version):
             (0o644, b"".join((ROOT / f).read_bytes() for f in ("deploy/package/copyright", "LICENSE"))),
     }
     licences = subprocess.run(
-        [ROOT / "scripts/dependencies.py", "licences", f"{platform.machine()}-unknown-linux-gnu"],
+        [ROOT / "scripts/dependencies.py", "licences", f"{platform.machine()}-unknown-linux-musl"],
         check=True, stdout=subprocess.PIPE)
     files["usr/share/doc/tapio/THIRD-PARTY-LICENSES"] = (0o644, licences.stdout)
-    needed = libraries(program)
-    if needed:
-        say(f"{program} isn't static; added from this machine: {', '.join(needed)}")
-        files |= {p.lstrip("/"): (0o755, Path(p).resolve().read_bytes()) for p in needed}
-        files["etc/nsswitch.conf"] = (0o644, NSSWITCH)
     return files
 
 

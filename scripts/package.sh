@@ -4,28 +4,30 @@
 #
 # usage: scripts/package.sh [image]    image: only the OCI image, as target/package/image and .tar
 #
-# TAPIO_BINARY, TAPIO_CNI_BINARY: the programs to pack, by default those of `make dist`.
+# TAPIO_BINARY, TAPIO_CNI_BINARY: the programs to pack, by default those of `make dist`. Both have to
+# be static: no package contains or depends on a library.
 # TAPIO_PACKAGE_DIR: the folder for the packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 say() { echo "package: $*" >&2; }
 
-tapio=${TAPIO_BINARY:-target/dist/tapio}
-cni=${TAPIO_CNI_BINARY:-target/dist/tapio-cni}
+arch=$(uname -m)
+target=$arch-unknown-linux-musl
+tapio=${TAPIO_BINARY:-target/$target/dist/tapio}
+cni=${TAPIO_CNI_BINARY:-target/$target/dist/tapio-cni}
 out=${TAPIO_PACKAGE_DIR:-target/package}
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
-# Of the stripped program, in MiB.
+# Of the stripped program, in MiB: larger ones aren't packed.
 goal=25
 for program in "$tapio" "$cni"; do
     [ -x "$program" ] || { say "$program is missing: run make dist"; exit 1; }
 done
-case $(uname -m) in
+case $arch in
 x86_64) deb_arch=amd64 ;;
 aarch64) deb_arch=arm64 ;;
-*) say "no packages for $(uname -m)"; exit 1 ;;
+*) say "no packages for $arch"; exit 1 ;;
 esac
-arch=$(uname -m)
 
 needs=(objcopy:binutils python3:python3)
 [ "${1:-}" = image ] || needs+=(dpkg-deb:dpkg rpmbuild:rpm)
@@ -42,6 +44,14 @@ if [ ${#missing[@]} -gt 0 ]; then
     apt-get -qq update
     DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends "${missing[@]}" >/dev/null
 fi
+
+# A program that the dynamic linker starts names it.
+for program in "$tapio" "$cni"; do
+    if readelf -lW "$program" | grep -q INTERP; then
+        say "$program is linked dynamically: run make dist, which builds it for $target"
+        exit 1
+    fi
+done
 
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y Cargo.lock)}
 export SOURCE_DATE_EPOCH LC_ALL=C TZ=UTC
@@ -70,10 +80,11 @@ objcopy --strip-all "$tapio" "$work/tapio"
 objcopy --strip-all "$cni" "$work/tapio-cni"
 
 bytes=$(stat -c %s "$work/tapio")
-say "tapio: $(awk "BEGIN { printf \"%.1f\", $bytes / 1048576 }") MiB stripped, goal: at most $goal MiB"
+say "tapio: $(awk "BEGIN { printf \"%.1f\", $bytes / 1048576 }") MiB stripped, at most $goal MiB"
 if [ "$bytes" -gt $((goal * 1048576)) ]; then
-    say "LARGER THAN THE GOAL; its largest sections, in KiB:"
+    say "TOO LARGE; its largest sections, in KiB:"
     size -A "$work/tapio" | awk '$1 ~ /^\./ { printf "%8d %s\n", $2 / 1024, $1 }' | sort -rn | head -6 >&2
+    exit 1
 fi
 
 install -D -m 755 "$work/tapio" "$stage/usr/bin/tapio"
@@ -105,8 +116,8 @@ cp -R rules "$stage/usr/share/tapio/rules"
 cp README.md "$doc/README.md"
 cat deploy/package/copyright LICENSE >"$doc/copyright"
 gzip -9n <CHANGELOG.md >"$doc/changelog.gz"
-scripts/dependencies.py licences "$arch-unknown-linux-gnu" >"$doc/THIRD-PARTY-LICENSES"
-scripts/dependencies.py sbom "$arch-unknown-linux-gnu" >"$out/tapio-$version.cdx.json"
+scripts/dependencies.py licences "$target" >"$doc/THIRD-PARTY-LICENSES"
+scripts/dependencies.py sbom "$target" >"$out/tapio-$version.cdx.json"
 chmod -R u=rwX,go=rX "$stage/usr"
 
 # Sets all times to the commit's, so that the archives don't have those of this run.
@@ -124,21 +135,14 @@ recommended actions."
 name=tapio-$version-$arch-linux
 archive --transform "s,^\.,$name," -C "$stage" -cf - . | gzip -9n >"$out/$name.tar.gz"
 
-# The deb. It depends on the libraries that the program names, in the versions of its symbols.
+# The deb. It depends on nothing: the programs are static.
 deb=$work/deb
 mkdir -p "$deb/DEBIAN"
 cp -a "$stage/." "$deb/"
-depends=
-if objdump -p "$work/tapio" | grep -q 'NEEDED *libc\.so\.6'; then
-    glibc=$(objdump -T "$work/tapio" | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -n 1)
-    depends="libc6 (>= ${glibc#GLIBC_}), libgcc-s1"
-    say "tapio is linked dynamically: it needs glibc ${glibc#GLIBC_} or newer"
-fi
 {
     printf '%s\n' "Package: tapio" "Version: $version" "Architecture: $deb_arch" \
         "Maintainer: tapio maintainers <maintainers@tapio.invalid>" "Section: admin" "Priority: optional" \
         "Installed-Size: $(du -sk --apparent-size "$stage" | cut -f1)"
-    [ -z "$depends" ] || echo "Depends: $depends"
     echo "Description: $summary"
     sed 's/^/ /' <<<"$description"
 } >"$deb/DEBIAN/control"
