@@ -12,6 +12,7 @@
 //! | `lru.rs`, `key_table.rs`, `timer_wheel.rs` | bounded tables and timers that the stages share |
 //! | `sampling.rs` | the part of log records that services are learned from |
 //! | `robust.rs` | median and spread of samples |
+//! | `shell_text.rs` | values in texts that people paste into a shell |
 //! | `guard.rs` | panics while an event is correlated, as errors |
 //!
 //! Dependencies point one way: `rules ← evidence ← story ← matcher ← shard ← driver`. All but the
@@ -28,6 +29,7 @@ pub mod rules;
 mod sampling;
 mod services;
 mod shard;
+mod shell_text;
 mod story;
 mod timer_wheel;
 

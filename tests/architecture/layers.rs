@@ -56,7 +56,7 @@ pub(crate) const PACKAGES: &[Package] = &[
     Package {
         folder: "src/dataflow/",
         layers: &[
-            &["guard", "lru", "robust", "sampling", "timer_wheel"],
+            &["guard", "lru", "robust", "sampling", "shell_text", "timer_wheel"],
             &["key_table", "rules", "services"],
             &["evidence"],
             &["story"],

@@ -31,7 +31,9 @@ const close = (page) => page.context().close();
 before(async () => {
   mkdirSync(PICTURES, { recursive: true });
   agent = await startAgent({ server: ', trace_url: "https://tempo.example/trace/{trace_id}"' });
-  agent.write(['nginx-cascade', 'kernel-log', 'pod-startup', 'fork-bomb'].flatMap(recorded));
+  // In the order of time: an event that is hours late starts no story.
+  const events = ['nginx-cascade', 'kernel-log', 'pod-startup', 'fork-bomb'].flatMap(recorded);
+  agent.write(events.sort((a, b) => Date.parse(a.time) - Date.parse(b.time)));
   agent.write(cascade('hostile', (event) => ({ ...event, message: event.id.includes('emerg') ? `nginx: [emerg] ${HOSTILE} ${'x'.repeat(20_000)} in /etc/nginx/nginx.conf:12` : event.message })));
   await agent.until('all stories', async () => {
     const { items } = await agent.api('/api/v1/stories?limit=1000&pattern=cascade-failure');
@@ -131,8 +133,7 @@ describe('stories', () => {
   });
 
   it('shows all events of a story that keeps a part of them', async () => {
-    const { items } = await agent.api('/api/v1/stories?limit=1000');
-    const [story] = items.sort((a, b) => b.members_total - a.members_total);
+    const { items: [story] } = await agent.api('/api/v1/stories?pattern=fork-bomb');
     assert.ok(story.members_total > story.members.length, `${story.name}: ${story.members_total}`);
     const page = await open(`/stories/${story.id}`);
     const shown = async () => Number(/of ([\d,]+) event/.exec(await page.locator('.time-line').getAttribute('aria-label'))[1].replace(',', ''));
@@ -142,7 +143,7 @@ describe('stories', () => {
     await page.getByText('all that the server has').waitFor();
     assert.ok(await shown() >= story.members_total, `${await shown()} of ${story.members_total}`);
     await page.locator('.time-line').focus();
-    for (let n = 0; n < 12; n += 1) await page.keyboard.press('+');
+    for (const key of ['+', '+', 'ArrowRight', '-', '0']) await page.keyboard.press(key);
     await page.locator('.member').first().click();
     await page.getByRole('complementary', { name: 'Selected event' }).waitFor();
     assert.deepEqual(errors, []);

@@ -14,6 +14,7 @@ use std::net::Ipv6Addr;
 use super::field::FieldRef;
 use super::suggest::unknown;
 use super::yaml::{Parsed, Position, reject};
+use crate::shell_text::ShellText;
 
 /// A text with variables.
 #[derive(Clone, Debug, Default)]
@@ -184,6 +185,28 @@ impl Template {
             }
         }
         Some(out)
+    }
+
+    /// Fills the variables of a text that people paste into a shell: values are quoted where a
+    /// shell would take them for more than a word ([`ShellText`]). `None` if one has no value.
+    pub fn fill_for_shell(&self, value: impl Fn(&Variable) -> Option<String>) -> Option<String> {
+        let mut out = ShellText::default();
+        for (at, part) in self.parts.iter().enumerate() {
+            match part {
+                Piece::Text(text) => out.push_own(text),
+                Piece::Variable(variable, filter) => {
+                    let text = filter.apply(value(variable).filter(|v| !v.is_empty())?);
+                    if matches!(filter, Filter::Bytes | Filter::Duration) {
+                        out.push_own(&text);
+                    } else if self.has_port_at(at + 1) && text.parse::<Ipv6Addr>().is_ok() {
+                        out.push_own(&format!("[{text}]"));
+                    } else {
+                        out.push_value(&text);
+                    }
+                }
+            }
+        }
+        Some(out.into_text())
     }
 
     /// Whether a port follows here: a colon, and then a variable or a digit.

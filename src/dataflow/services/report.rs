@@ -7,6 +7,7 @@ use super::disturbance::Disturbance;
 use super::evidence::{Calls, Evidence, Suspect};
 use super::fact::{InstanceKind, InstanceNames, Key};
 use super::wording::{Names, sentence, title};
+use crate::shell_text::word;
 use tapio_core::event::{
     Candidate, CauseEntity, Impact, Member, Name, Severity, Story, StoryState, Term, TraceId, names,
 };
@@ -154,6 +155,7 @@ fn actions(suspect: &Suspect, names: &Names) -> Vec<String> {
     let mut actions = Vec::new();
     let InstanceNames { kind, service, pod, namespace, .. } = instance;
     let has_pod = !pod.is_empty() && !namespace.is_empty();
+    let [unit, pod, namespace] = [service, pod, namespace].map(|name| word(name));
     match strongest.deviation.feature {
         Feature::OwnTime if has_pod => {
             actions.push(format!("kubectl -n {namespace} top pod {pod} --containers"));
@@ -168,8 +170,8 @@ fn actions(suspect: &Suspect, names: &Names) -> Vec<String> {
         actions.push(format!("kubectl -n {namespace} describe pod {pod}"));
     }
     if *kind == InstanceKind::Unit {
-        actions.push(format!("systemctl status {service}"));
-        actions.push(format!("journalctl -u {service} --since -15m"));
+        actions.push(format!("systemctl status {unit}"));
+        actions.push(format!("journalctl -u {unit} --since -15m"));
     }
     let caller = names.service(strongest.instance);
     actions.push(match strongest.deviation.feature {
@@ -181,6 +183,7 @@ fn actions(suspect: &Suspect, names: &Names) -> Vec<String> {
         }
         Feature::Connection(Fault::Refused, callee) => {
             let port = names.endpoint((strongest.instance, callee)).map_or("", |(_, port)| port);
+            let port: String = port.chars().filter(char::is_ascii_digit).collect();
             let callee = names.service(callee);
             format!("Check that {callee} runs and listens: ss -ltnp 'sport = :{port}'")
         }

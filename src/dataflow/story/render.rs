@@ -101,7 +101,7 @@ impl<'a> StoryRenderer<'a> {
             last_ns: story.members.last_ns,
             severity: rule.severity.max(story.worst),
             root_cause: Vec::new(),
-            actions: spec.actions.iter().filter_map(|t| self.fill(t)).collect(),
+            actions: spec.actions.iter().filter_map(|t| self.fill_action(t)).collect(),
             confidence: self.confidence(),
             impact: Impact::default(),
             continues: story.continues,
@@ -166,6 +166,10 @@ impl<'a> StoryRenderer<'a> {
 
     fn fill(&self, template: &Template) -> Option<String> {
         template.fill(|variable| self.value(variable))
+    }
+
+    fn fill_action(&self, template: &Template) -> Option<String> {
+        template.fill_for_shell(|variable| self.value(variable))
     }
 
     fn name(&self) -> String {
