@@ -73,7 +73,7 @@ impl Shared {
     /// Finds the newest events. Like the search, `render` runs on a thread of its own.
     pub(super) async fn events<T: Send + 'static>(
         &self,
-        request: PageRequest,
+        mut request: PageRequest,
         render: impl FnOnce(&[MatchingBatch]) -> io::Result<T> + Send + 'static,
     ) -> Result<Answer<T>, QueryError> {
         let cursor = request.cursor(List::Events)?;
@@ -86,6 +86,7 @@ impl Shared {
         }
         let query = async {
             let place = self.enter_line().await?;
+            self.resolve_pattern(&mut request.filter);
             let (selection, end) = {
                 let storage = self.storage();
                 (storage.select_events(request.filter.clone(), cursor), storage.end())

@@ -129,6 +129,7 @@ macro_rules! list_filter {
             text: $request.text,
             id_prefix: String::new(),
             no_lifecycles: false,
+            rules: Vec::new(),
         }
     };
 }
@@ -212,7 +213,8 @@ impl Query for Queries {
                 QueryError::from(InvalidParameter { name: "after", cause })
             })?),
         };
-        let filter = tail_filter(request)?;
+        let mut filter = tail_filter(request)?;
+        self.0.resolve_pattern(&mut filter.filter);
         let (to, stream) = mpsc::channel(TAIL_ITEMS);
         // Before the response: what is stored once the client has it is in the stream.
         let stories_only = !filter.events;

@@ -1,5 +1,6 @@
 //! State that ingest and queries share.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +19,7 @@ use super::query_line::{self, Place, QueryError, QueryLine};
 use super::rule_text::RuleTexts;
 use super::senders::OpenSenders;
 use super::status::{AccessStats, LatencyStats, ServerCounts, ServerStatus};
-use super::storage::Storage;
+use super::storage::{Filter, Storage};
 use super::sync_gate::SyncGate;
 use crate::notify::{ReceiverStats, StoryBatch};
 use crate::store::{Files, FramePosition};
@@ -167,6 +168,20 @@ impl Shared {
 
     pub(super) fn storage(&self) -> MutexGuard<'_, Storage> {
         self.storage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds the rules whose stories have the filter's pattern: those that come with the server, and
+    /// those of stories.
+    pub(super) fn resolve_pattern(&self, filter: &mut Filter) {
+        if filter.pattern.is_empty() {
+            return;
+        }
+        let known = self.rules.get().values().map(|rule| (&rule.name, &rule.pattern));
+        let used = self.storage().rules_of_stories();
+        let used = used.iter().map(|(name, rule)| (name, &rule.pattern));
+        let named = known.chain(used).filter(|(_, pattern)| **pattern == filter.pattern);
+        let rules: BTreeSet<String> = named.map(|(name, _)| name.clone()).collect();
+        filter.rules = rules.into_iter().collect();
     }
 
     pub(super) fn annotations(&self) -> MutexGuard<'_, Annotations> {

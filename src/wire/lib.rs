@@ -106,7 +106,7 @@ pub use otlp_json::otlp_from_json;
 pub use otlp_out::{Encoded, OtlpEncoder, OtlpRequest, OtlpSelection, OtlpService};
 pub use otlp_raw::{OtlpLogOutline, OtlpLogPart, OtlpRawLog, OtlpRawLogs, otlp_raw_logs};
 pub use otlp_response::OtlpResponse;
-pub use raw_event::{EventKeys, RawEvent, kernel_time};
+pub use raw_event::{EventKeys, RawEvent, RoleInStory, kernel_time};
 pub use raw_log_block::RawLogBlock;
 pub use reader::{WireCause, WireError};
 pub use retry_info::RpcStatus;

@@ -86,14 +86,13 @@ impl<'a> RawEvent<'a> {
         Some(0)
     }
 
-    /// The patterns of the event's stories, as indexes in the batch's names. Ends early if the
-    /// event is invalid.
-    pub fn patterns(self) -> impl Iterator<Item = usize> + use<'a> {
+    /// The event's parts in its stories. Ends early if the event is invalid.
+    pub fn roles(self) -> impl Iterator<Item = RoleInStory> + use<'a> {
         let mut r = self.0;
         std::iter::from_fn(move || {
             while !r.is_empty() {
                 match r.tag().ok()? {
-                    (13, LEN) => return read_pattern(r.message().ok()?),
+                    (13, LEN) => return read_role(r.message().ok()?),
                     (_, wire_type) => r.skip(wire_type).ok()?,
                 }
             }
@@ -102,16 +101,26 @@ impl<'a> RawEvent<'a> {
     }
 }
 
-/// Reads the pattern of a `Correlation` message; `None` if it is invalid.
-fn read_pattern(mut r: Reader<'_>) -> Option<usize> {
-    let mut pattern = 0;
+/// An event's part in a story, as indexes in the batch's names.
+#[derive(Clone, Copy, Debug)]
+pub struct RoleInStory {
+    /// The rule of the story.
+    pub rule: usize,
+    /// The event's pattern in it.
+    pub pattern: usize,
+}
+
+/// Reads a `Correlation` message; `None` if it is invalid.
+fn read_role(mut r: Reader<'_>) -> Option<RoleInStory> {
+    let (mut rule, mut pattern) = (0, 0);
     while !r.is_empty() {
         match r.tag().ok()? {
+            (2, VARINT) => rule = r.varint().ok()?,
             (3, VARINT) => pattern = r.varint().ok()?,
             (_, wire_type) => r.skip(wire_type).ok()?,
         }
     }
-    pattern.try_into().ok()
+    Some(RoleInStory { rule: rule.try_into().ok()?, pattern: pattern.try_into().ok()? })
 }
 
 /// The event's time, if it is from the kernel's clock; delays are measured from it. Reads only the

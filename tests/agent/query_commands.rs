@@ -343,6 +343,17 @@ fn surroundings_do_not_matter() {
     assert!(text.lines().count() > 100 && text.is_ascii(), "{text}");
 }
 
+/// An event is found by the pattern of a story that has it, and by its own pattern in the story.
+#[test]
+fn events_are_found_by_the_pattern_of_their_stories() {
+    let server = TestServer::with_recordings(&["nginx-cascade.jsonl"]);
+    let count = |pattern: &str| server.items(&["events", "--pattern", pattern, "-n", "all"]).len();
+    let story = &server.items(&["stories", "--pattern", "cascade-failure"])[0];
+    let members = story["members"].as_array().unwrap().len();
+    assert_eq!(count("cascade-failure"), members, "{story:#}");
+    assert_eq!((count("configuration-error"), count("no-such-pattern")), (1, 0));
+}
+
 /// On a terminal of 40 columns, no line is wider.
 #[test]
 fn lines_fit_a_narrow_terminal() {

@@ -18,6 +18,8 @@ use super::*;
 
 const KINDS: [&str; 4] = ["t.one", "t.two", "u.three", "u.four"];
 const PATTERNS: [&str; 2] = ["crash-loop", "oom"];
+/// The rules of the stories in which events have these patterns.
+const RULES: [&str; 2] = ["crash-rule", "oom-rule"];
 const WORDS: [&str; 4] = ["Connection REFUSED", "out of memory", "größer", ""];
 
 /// An event as it was stored.
@@ -59,6 +61,7 @@ impl Stored {
         let value = proto::field::Value::StringValue(self.pod.clone());
         let correlation = |pattern: &usize| proto::Correlation {
             pattern: (KINDS.len() + 1 + pattern) as u32,
+            rule: (KINDS.len() + 1 + PATTERNS.len() + pattern) as u32,
             ..Default::default()
         };
         proto::Event {
@@ -83,7 +86,9 @@ impl Stored {
             && (filter.until_ns == 0 || self.time_ns < filter.until_ns)
             && filter.severity.0 <= self.severity
             && (filter.pattern.is_empty()
-                || self.patterns.iter().any(|p| PATTERNS[*p] == filter.pattern))
+                || self.patterns.iter().any(|p| {
+                    PATTERNS[*p] == filter.pattern || filter.rules.iter().any(|r| r == RULES[*p])
+                }))
             && self.message.to_lowercase().contains(&filter.text.to_lowercase())
     }
 }
@@ -95,6 +100,7 @@ fn random_filter(rng: &mut Rng, last_ns: u64) -> Filter {
     let entity =
         one_of(&["", "", "", "k8s.pod.name=pod-3", "k8s.pod.name=absent", "process.pid=1"]);
     let pattern = one_of(&["", "", "", "oom", "absent"]);
+    let rule = one_of(&["", "crash-rule", "absent"]);
     let text = one_of(&["", "", "", "refused", "OUT of", "GRÖSS", "Größ", "7", "absent"]);
     let trace_id = match rng.below(12) {
         n @ 1..=5 => vec![n as u8; 16],
@@ -107,12 +113,13 @@ fn random_filter(rng: &mut Rng, last_ns: u64) -> Filter {
         since_ns,
         until_ns,
         severity,
-        pattern,
         trace_id,
         node,
         kind,
         entities: (!entity.is_empty()).then_some(entity).into_iter().collect(),
         text,
+        rules: (!pattern.is_empty() && !rule.is_empty()).then_some(rule).into_iter().collect(),
+        pattern,
         ..Filter::default()
     };
     filter.check().unwrap();
@@ -121,7 +128,12 @@ fn random_filter(rng: &mut Rng, last_ns: u64) -> Filter {
 
 /// Stores a batch of one node.
 fn append(storage: &mut Storage, events: &[Stored], first_sequence: u64) {
-    let names = KINDS.iter().chain(&["k8s.pod.name"]).chain(&PATTERNS).map(|n| (*n).to_owned());
+    let names = KINDS
+        .iter()
+        .chain(&["k8s.pod.name"])
+        .chain(&PATTERNS)
+        .chain(&RULES)
+        .map(|n| (*n).to_owned());
     let bytes = proto::EventBatch {
         first_sequence,
         count: events.len() as u32,

@@ -189,6 +189,7 @@ fn random_filter(rng: &mut Rng) -> Filter {
         text: one_of(&["", "", "", "MEMORY", "GRÖSS", "Größer", "story 1", "absent"]),
         id_prefix: one_of(&["", "", "", "0", "0a", "FF"]),
         no_lifecycles: false,
+        rules: Vec::new(),
         trace_id: if rng.one_in(4) { vec![rng.below(5) as u8; 16] } else { Vec::new() },
         severity: Severity(if rng.one_in(3) { rng.below(25) as u8 } else { 0 }),
         since_ns: if rng.one_in(3) { rng.below(200) } else { 0 },

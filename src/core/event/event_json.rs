@@ -141,6 +141,11 @@ fn parse_severity(severity: Option<&Json>) -> Result<Severity, EventParseError> 
         .ok_or_else(|| bad("severity: expected a name such as \"error\" or a number from 0 to 24"))
 }
 
+/// The id that an event has already: 32 hexadecimal digits, as every output of tapio has it.
+fn own_id(text: &str) -> Option<EventId> {
+    text.parse().ok().filter(|id: &EventId| id.to_string() == text)
+}
+
 fn parse_span_id(text: &str) -> Result<u64, EventParseError> {
     // from_str_radix accepts a sign and any number of digits, so the length is checked too.
     Some(text)
@@ -218,7 +223,9 @@ impl JsonEvent {
         Ok(event)
     }
 
-    /// Parses one line. `natural` identifies the line (file and line number) if it has no `id`.
+    /// Parses one line. `natural` identifies the line (file and line number) if it has no `id`. An
+    /// `id` of 32 hexadecimal digits is the event's own, so that what was dumped is replayed under
+    /// the same ids; from any other text the id is derived.
     ///
     /// # Errors
     /// When the line isn't an event: invalid JSON, a missing or unknown key, or a value of another
@@ -245,11 +252,11 @@ impl JsonEvent {
         }
         let id = match line.id {
             None | Some(Json::Null) => EventId::from_natural(source, natural),
-            Some(Json::String(s)) => {
+            Some(Json::String(s)) => own_id(&s).unwrap_or_else(|| {
                 let id = EventId::from_natural(source, &s);
                 fields.push((names::TAPIO_EVENT_ID, OwnedValue::Str(s)));
                 id
-            }
+            }),
             Some(Json::Number(n)) => {
                 let id = EventId::from_natural(source, &n.to_string());
                 push_field(&mut fields, "tapio.event.id", Json::Number(n))?;
@@ -375,6 +382,23 @@ mod tests {
         let mut fields = Vec::new();
         let json = event_json(&parsed.event(7, &mut fields)).to_string();
         assert_eq!(json, line);
+    }
+
+    #[test]
+    fn printed_event_keeps_its_id() {
+        let event = Event::new(EventId::from_sequence(9, 3, 77), 1, names::OTLP_LOG, names::EBPF);
+        let parsed = parse(&event_json(&event).to_string()).unwrap();
+        let mut fields = Vec::new();
+        let read = parsed.event(7, &mut fields);
+        assert_eq!((read.id, event_json(&read)), (event.id, event_json(&event)));
+        // Digits in upper case would be printed in lower case.
+        for other in ["0AF7651916CD43DD8448EB211C80319C", "0af7", "a-1"] {
+            let parsed = parse(&format!(r#"{{"id":"{other}","time":1,"kind":"t.a"}}"#)).unwrap();
+            let mut fields = Vec::new();
+            let event = parsed.event(7, &mut fields);
+            assert_eq!(event.id, EventId::from_natural("jsonl", other));
+            assert_eq!(event_json(&event)["id"], other);
+        }
     }
 
     #[test]

@@ -98,7 +98,8 @@ async fn follow(
     to: &Messages,
     _place: OwnedSemaphorePermit,
 ) {
-    let filter = request.filter;
+    let mut filter = request.filter;
+    shared.resolve_pattern(&mut filter.filter);
     let stories_only = !filter.events;
     let render = Arc::new(move |bytes: &[u8]| items(&filter, bytes));
     let mut follower = shared.follow(request.last, stories_only, render);

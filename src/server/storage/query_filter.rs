@@ -74,8 +74,12 @@ pub struct Filter {
     pub until_ns: u64,
     /// The least severity.
     pub severity: Severity,
-    /// The pattern: of a story; of an event, one of its stories has it. Empty for any.
+    /// The pattern: of a story; of an event, one of its stories has it, or the event has it in a
+    /// story. Empty for any.
     pub pattern: String,
+    /// The rules whose stories have the pattern, by which events are found whose stories have it;
+    /// empty where they aren't known.
+    pub rules: Vec<String>,
     /// The 16 bytes of a trace id; empty for any.
     pub trace_id: Vec<u8>,
     /// The node; empty for any.
@@ -207,7 +211,10 @@ impl Filter {
             && self.times_match(keys.time_ns, keys.time_ns)
             && self.severity_matches(keys.severity)
             && (self.pattern.is_empty()
-                || event.patterns().any(|pattern| is_name(pattern, &self.pattern)))
+                || event.roles().any(|role| {
+                    is_name(role.pattern, &self.pattern)
+                        || self.rules.iter().any(|rule| is_name(role.rule, rule))
+                }))
             && (text.is_empty()
                 || String::from_utf8_lossy(keys.message).to_lowercase().contains(text))
     }
