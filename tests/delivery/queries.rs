@@ -58,7 +58,11 @@ impl Stored {
     }
 
     fn to_proto(&self) -> proto::Event {
-        let value = proto::field::Value::StringValue(self.pod.clone());
+        let field = |key: usize, text: &str| proto::Field {
+            key: key as u32,
+            value: Some(proto::field::Value::StringValue(text.to_owned())),
+        };
+        let host = KINDS.len() + 1 + PATTERNS.len() + RULES.len();
         let correlation = |pattern: &usize| proto::Correlation {
             pattern: (KINDS.len() + 1 + pattern) as u32,
             rule: (KINDS.len() + 1 + PATTERNS.len() + pattern) as u32,
@@ -71,7 +75,7 @@ impl Stored {
             severity: u32::from(self.severity),
             trace_id: self.trace.clone(),
             message: self.message.clone(),
-            entity: vec![proto::Field { key: KINDS.len() as u32, value: Some(value) }],
+            entity: vec![field(KINDS.len(), &self.pod), field(host, &self.node)],
             correlations: self.patterns.iter().map(correlation).collect(),
             ..Default::default()
         }
@@ -81,7 +85,11 @@ impl Stored {
         (filter.node.is_empty() || filter.node == self.node)
             && (filter.trace_id.is_empty() || filter.trace_id == self.trace)
             && (filter.kind.is_empty() || tapio_core::glob::matches(&filter.kind, KINDS[self.kind]))
-            && filter.entities.iter().all(|one| *one == format!("k8s.pod.name={}", self.pod))
+            && filter.entities.iter().all(|one| match one.split_once('=') {
+                Some(("k8s.pod.name", pod)) => pod == self.pod,
+                Some(("host.name" | "node", node)) => node == self.node,
+                _ => false,
+            })
             && filter.since_ns <= self.time_ns
             && (filter.until_ns == 0 || self.time_ns < filter.until_ns)
             && filter.severity.0 <= self.severity
@@ -97,8 +105,8 @@ fn random_filter(rng: &mut Rng, last_ns: u64) -> Filter {
     let mut one_of = |texts: &[&str]| texts[rng.below(texts.len() as u64) as usize].to_owned();
     let kind = one_of(&["", "", "", "t.one", "u.*", "absent"]);
     let node = one_of(&["", "", "", "node-0", "node-2", "absent"]);
-    let entity =
-        one_of(&["", "", "", "k8s.pod.name=pod-3", "k8s.pod.name=absent", "process.pid=1"]);
+    let entities = ["k8s.pod.name=pod-3", "k8s.pod.name=absent", "process.pid=1", "node=node-2"];
+    let entity = one_of(&[&["", "", "", "host.name=node-1"][..], &entities].concat());
     let pattern = one_of(&["", "", "", "oom", "absent"]);
     let rule = one_of(&["", "crash-rule", "absent"]);
     let text = one_of(&["", "", "", "refused", "OUT of", "GRÖSS", "Größ", "7", "absent"]);
@@ -133,6 +141,7 @@ fn append(storage: &mut Storage, events: &[Stored], first_sequence: u64) {
         .chain(&["k8s.pod.name"])
         .chain(&PATTERNS)
         .chain(&RULES)
+        .chain(&["host.name"])
         .map(|n| (*n).to_owned());
     let bytes = proto::EventBatch {
         first_sequence,
@@ -326,6 +335,7 @@ fn pages_and_filters_work_over_http() {
     assert_eq!(count("/api/v1/events?since=9000000000000000000&until=5"), 0);
     assert_eq!(count("/api/v1/stories?severity=error&text=STORY"), 5);
     assert_eq!(count("/api/v1/stories?entity=host.name=node-1&kind=t.*&pattern=odd"), 3);
+    assert_eq!(count("/api/v1/stories?entity=node=node-1&pattern=odd"), 3, "an alias");
     assert_eq!(count("/api/v1/stories?since=3"), 0, "all stories ended before");
     assert_eq!(count(&format!("/api/v1/stories?trace_id={}", "04".repeat(16))), 1);
     assert_eq!(count("/api/v1/stories?id_prefix=0505"), 1);

@@ -1,17 +1,18 @@
 //! The entities that a story is about.
 
 use super::entity_key::key_names;
+use tapio_core::event::well_known_names::canonical;
 use tapio_core::event::{CauseEntity, Story, stable_hash};
 
 /// The kind of entity that an entity key names, as root causes and impacts have it.
 fn kind_of(key: &str) -> Option<&'static str> {
-    Some(match key {
+    Some(match canonical(key) {
         "k8s.pod.name" | "k8s.pod.uid" => "pod",
         "container" | "container.id" | "container.name" | "k8s.container.name" => "container",
         "systemd.unit" => "unit",
         "service.name" => "service",
         "process.executable.name" => "process",
-        "host.name" | "k8s.node.name" | "node" => "node",
+        "host.name" | "k8s.node.name" => "node",
         _ => return None,
     })
 }
@@ -152,7 +153,7 @@ mod tests {
             terms: Vec::new(),
         };
         let story = Story {
-            key: vec![("cgroup.id".into(), "7".into())],
+            key: vec![("cgroup.id".into(), "7".into()), ("host.name".into(), "n1".into())],
             root_cause: vec![candidate],
             impact: Impact { affected: vec!["unit nginx.service".into()], ..Impact::default() },
             ..Story::default()
@@ -164,6 +165,9 @@ mod tests {
             ("k8s.pod.uid", "11-22"),
             ("k8s.namespace.name", "shop"),
             ("systemd.unit", "nginx.service"),
+            ("systemd.unit.name", "nginx.service"),
+            ("host.name", "n1"),
+            ("node", "n1"),
         ] {
             assert!(concerns(&story, key, value), "{key}={value}");
         }
