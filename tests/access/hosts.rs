@@ -2,7 +2,7 @@
 
 use tapio::runtime::Agent;
 
-use super::sender::{config, http, server};
+use super::sender::{assert_problem, config, http, server};
 
 #[test]
 fn pages_of_other_sites_reach_no_listener() {
@@ -34,7 +34,7 @@ fn pages_of_other_sites_reach_no_listener() {
     let response = http(server.http_addr, "/status", "Host: tapio.internal\r\n");
     assert!(response.starts_with("HTTP/1.1 200"), "{response}");
     let response = http(server.http_addr, "/status", "Host: attacker.example\r\n");
-    assert!(response.contains("isn't a name of this listener"), "{response}");
+    assert_problem(&response, 403, "isn't a name of this listener");
     assert_eq!(server.status().access.requests_refused["host"], 10);
     let page = http(agent.admin_addr(), "/metrics", "Host: localhost\r\n");
     assert!(page.contains("tapio_admin_requests_refused_total{reason=\"host\"} 9\n"), "{page}");

@@ -198,6 +198,18 @@ pub(crate) fn http(to: SocketAddr, path: &str, headers: &str) -> String {
     exchange(stream, path, headers).unwrap()
 }
 
+/// Asserts that a response over HTTP is a problem with this status, whose detail has this part.
+#[track_caller]
+pub(crate) fn assert_problem(response: &str, status: u16, part: &str) {
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{response}");
+    assert!(head.contains("content-type: application/problem+json"), "{response}");
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert!(body["detail"].as_str().unwrap().contains(part), "{body}");
+    assert_eq!((&body["status"], &body["error"]), (&status.into(), &body["detail"]));
+    assert!(!body["title"].as_str().unwrap().is_empty() && body["type"] == "about:blank");
+}
+
 /// Sends a request and reads to the end of the connection.
 pub(crate) fn exchange(
     mut stream: impl std::io::Read + std::io::Write,

@@ -7,7 +7,7 @@ use tapio::server::Server;
 use tapio_wire::ClientAccess;
 
 use super::pki::{Authority, secret};
-use super::sender::{add_silence, batch, config, events_of, http, send, server};
+use super::sender::{add_silence, assert_problem, batch, config, events_of, http, send, server};
 use super::support::eventually::eventually;
 
 /// A client with a token.
@@ -47,8 +47,8 @@ fn token_writes_as_its_node_or_reads() {
     let page = |header: &str| {
         http(server.http_addr, "/api/v1/stories", &format!("Host: localhost\r\n{header}"))
     };
-    assert!(page("").starts_with("HTTP/1.1 401"));
-    assert!(page("Authorization: Bearer token-of-n1\r\n").starts_with("HTTP/1.1 403"));
+    assert_problem(&page(""), 401, "needs a client cert");
+    assert_problem(&page("Authorization: Bearer token-of-n1\r\n"), 403, "n1 has no right to read");
     assert!(page("Authorization: bearer token-of-web\r\n").starts_with("HTTP/1.1 200"));
     // Who may read may not silence.
     let silence = |token: &str| {
@@ -64,7 +64,7 @@ fn token_writes_as_its_node_or_reads() {
         stream.read_to_string(&mut answer).unwrap();
         answer
     };
-    assert!(silence("token-of-web").starts_with("HTTP/1.1 403"));
+    assert_problem(&silence("token-of-web"), 403, "web has no right to operate");
     // It may; what it sends isn't a silence.
     assert!(silence("token-of-ann").starts_with("HTTP/1.1 400"));
     let silenced = |name: &str| add_silence(&endpoint, &token(name));

@@ -24,15 +24,22 @@ impl AccessLayer<Body> {
     }
 }
 
-/// The response to a request that isn't allowed.
+/// The response to a request that isn't allowed: a problem (RFC 9457), as other errors of the API
+/// are, with the text as `error` too, which errors of the admin listener have.
 fn refuse(denied: &Denied) -> Response<Body> {
-    let body = serde_json::json!({"error": denied.cause}).to_string();
-    let mut response = Response::new(Body::from(body));
     let is_unknown = matches!(denied.refused, Refused::Unauthenticated | Refused::Revoked);
-    *response.status_mut() =
-        if is_unknown { StatusCode::UNAUTHORIZED } else { StatusCode::FORBIDDEN };
+    let status = if is_unknown { StatusCode::UNAUTHORIZED } else { StatusCode::FORBIDDEN };
+    let body = serde_json::json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or_default(),
+        "status": status.as_u16(),
+        "detail": denied.cause,
+        "error": denied.cause,
+    });
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     if is_unknown {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
