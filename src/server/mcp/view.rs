@@ -70,8 +70,10 @@ pub(super) fn agent_summary(agent: &proto::Agent) -> Value {
     let json = agent_json(agent);
     let status = &json["status"];
     let collectors = status["collectors"].as_array().into_iter().flatten();
+    // The row of the spool has no health: it only accounts for what the spool dropped.
     let faulty = collectors.filter(|one| {
-        !matches!(one["health"].as_str(), Some("running" | "finished" | "starting" | "stopped"))
+        let healthy = ["", "running", "finished", "starting", "stopped"];
+        !one["health"].as_str().is_some_and(|health| healthy.contains(&health))
     });
     let faulty: Vec<Value> = faulty
         .map(|one| json!({"name": one["name"], "health": one["health"], "last_error": one["last_error"]}))
@@ -110,7 +112,9 @@ mod tests {
         let status = proto::AgentStatus {
             state: "degraded".into(),
             problems: vec!["p".into(); 9],
-            collectors: vec![collector("kmsg", "running"), collector("ebpf", "hung")],
+            collectors: [("kmsg", "running"), ("ebpf", "hung"), ("spool", "")]
+                .map(|(name, health)| collector(name, health))
+                .into(),
             ..proto::AgentStatus::default()
         };
         let agent = proto::Agent { status: Some(status), ..proto::Agent::default() };
