@@ -153,12 +153,14 @@ impl Shared {
         sender: Sender,
         time_ns: u64,
     ) -> Result<(), OperateError> {
-        let entry = Entry { time_ns, by: sender.name(), action };
-        let shared = Arc::clone(self);
+        let entry = Arc::new(Entry { time_ns, by: sender.name(), action });
+        let (shared, new) = (Arc::clone(self), Entry::clone(&entry));
         // The disk is waited for: not on the thread of ingest.
-        let added = tokio::task::spawn_blocking(move || shared.annotations().add(entry)).await;
+        let added = tokio::task::spawn_blocking(move || shared.annotations().add(new)).await;
         let failed = |cause: String| OperateError::Failed(cause);
         added.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))??;
+        // Without a stream nobody receives it.
+        let _ = self.annotated.send(entry);
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use hdrhistogram::Histogram;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 
 use super::agents::{self, AgentTable};
-use super::annotations::Annotations;
+use super::annotations::{Annotations, Entry};
 use super::config::ServerConfig;
 use super::health::Health;
 use super::query_line::{self, Place, QueryError, QueryLine};
@@ -31,6 +31,8 @@ const CREDIT_BYTES: u64 = 64 * 1024 * 1024;
 const MIN_CREDIT_BYTES: u64 = 256 * 1024;
 /// Batches that a tail may be behind before it misses some.
 const TAIL_BATCHES: usize = 256;
+/// Annotations that a stream may be behind before it misses some.
+const NEW_ANNOTATIONS: usize = 256;
 /// Streams over HTTP that are open at once.
 const WEB_STREAMS: usize = 64;
 /// The histogram's range: delays up to a minute, with three significant digits.
@@ -78,6 +80,8 @@ pub(super) struct Stored {
 pub(super) struct Shared {
     storage: Mutex<Storage>,
     annotations: Mutex<Annotations>,
+    /// Annotations as they are made, for streams over HTTP.
+    pub(super) annotated: broadcast::Sender<Arc<Entry>>,
     agents: Mutex<AgentTable>,
     /// The data folder, for the file of agents.
     data_dir: (PathBuf, Arc<dyn Files>),
@@ -120,6 +124,7 @@ impl Shared {
             published: Mutex::new(storage.end()),
             storage: Mutex::new(storage),
             annotations: Mutex::new(Annotations::open(&config.data_dir, &*files)?),
+            annotated: broadcast::channel(NEW_ANNOTATIONS).0,
             agents: Mutex::new(agents::read(&config.data_dir, &*files, clock::wall_ns())),
             data_dir: (config.data_dir.clone(), files),
             stats: Mutex::new(Stats {

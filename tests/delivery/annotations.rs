@@ -7,7 +7,13 @@ use serde_json::{Value as Json, json};
 use super::*;
 
 /// Sends a request with a body; `Null`: without one.
-fn send(to: SocketAddr, method: &str, path: &str, media_type: &str, body: &Json) -> (u16, Json) {
+pub(super) fn send(
+    to: SocketAddr,
+    method: &str,
+    path: &str,
+    media_type: &str,
+    body: &Json,
+) -> (u16, Json) {
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let mut stream = std::net::TcpStream::connect(to).unwrap();
     write!(

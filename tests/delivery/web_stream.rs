@@ -93,3 +93,32 @@ fn stream_goes_on_where_a_client_lost_its_connection() {
     let (code, body) = http(server.http_addr, "/api/v1/stream?limit=3");
     assert!(code == 400 && body.contains("\"parameter\":\"limit\""), "{body}");
 }
+
+#[test]
+fn stream_has_annotations_as_they_are_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path(), any_port());
+    store(&server, 1..=2);
+    let mut client = Client::connect(server.http_addr, "?types=annotations&pattern=odd", None);
+    let mut stories = Client::connect(server.http_addr, "?types=annotations,stories", None);
+    let id = "02".repeat(16);
+    let path = format!("/api/v1/stories/{id}/acknowledgement");
+    let change = |method: &str, body: &Json| {
+        annotations::send(server.http_addr, method, &path, "application/json", body).0
+    };
+    assert_eq!(change("PUT", &serde_json::json!({"by": "ann"})), 200);
+    assert_eq!(change("DELETE", &Json::Null), 200);
+    for client in [&mut client, &mut stories] {
+        for action in ["acknowledge", "unacknowledge"] {
+            let (event, id_of_message, data) = client.message();
+            assert_eq!((event.as_str(), id_of_message), ("annotation", None));
+            assert_eq!((&data["action"], &data["story"]), (&action.into(), &id.as_str().into()));
+        }
+    }
+    // One that is refused isn't sent: the next message is that of the story.
+    assert_eq!(change("PUT", &serde_json::json!({"by": 7})), 400);
+    store(&server, 3..=3);
+    assert_eq!(stories.message().2["name"], "story 3");
+    let (code, body) = http(server.http_addr, "/api/v1/stream?types=stories,other");
+    assert!(code == 400 && body.contains("\"parameter\":\"types\""), "{body}");
+}

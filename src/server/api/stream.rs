@@ -1,6 +1,7 @@
 //! `/api/v1/stream`: stories and events as they are stored, as server-sent events (WHATWG HTML).
 //! The id of a message is the position behind its batch: a client that connects again with
-//! `Last-Event-ID` gets what was stored since, from the log.
+//! `Last-Event-ID` gets what was stored since, from the log. Annotations aren't in the log: they
+//! are sent as they are made, and not again.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -13,9 +14,12 @@ use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use prost::Message as _;
 use serde_json::{Value, json};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::super::annotations::Entry;
 use super::super::follow::{parse_position, position_text};
 use super::super::shared::Shared;
 use super::super::tail_filter::TailFilter;
@@ -31,12 +35,18 @@ const QUEUED: usize = 64;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// The parameter that selects the types of items.
 const TYPES: &str = "types";
+/// The types, as the parameter has them.
+const EVENTS: &str = "events";
+const STORIES: &str = "stories";
+const ANNOTATIONS: &str = "annotations";
 /// Parameters of lists that a stream doesn't have.
 const OF_LISTS: [&str; 5] = ["limit", "page_token", "since", "until", "id_prefix"];
 
 /// The stream that a client asks for.
 pub(super) struct StreamRequest {
     filter: TailFilter,
+    /// Whether annotations are sent: all of them, whatever the filter.
+    annotations: bool,
     /// The position behind the last batch that it has.
     last: Option<FramePosition>,
 }
@@ -51,15 +61,15 @@ impl<S: Sync> FromRequestParts<S> for StreamRequest {
         if let Some((name, _)) = filters.iter().find(is_of_list) {
             return Err(Problem::parameter(name, "has a meaning for lists only"));
         }
-        let (events, stories) = match types.last().map(|(_, types)| types.as_str()) {
-            None | Some("stories") => (false, true),
-            Some("events") => (true, false),
-            Some("events,stories" | "stories,events") => (true, true),
-            Some(other) => {
-                let cause = format!("{other:?} isn't stories, events, or both with a comma");
-                return Err(Problem::parameter(TYPES, cause));
-            }
-        };
+        let types = types.last().map_or(STORIES, |(_, types)| types.as_str());
+        if let Some(other) =
+            types.split(',').find(|one| ![EVENTS, STORIES, ANNOTATIONS].contains(one))
+        {
+            let cause = format!("{other:?} isn't {STORIES}, {EVENTS} or {ANNOTATIONS}");
+            return Err(Problem::parameter(TYPES, cause));
+        }
+        let [events, stories, annotations] =
+            [EVENTS, STORIES, ANNOTATIONS].map(|name| types.split(',').any(|one| one == name));
         let filter = page_request(&filters, clock::wall_ns())?.filter;
         filter.check()?;
         let header = parts.headers.get("last-event-id").and_then(|id| id.to_str().ok());
@@ -68,7 +78,8 @@ impl<S: Sync> FromRequestParts<S> for StreamRequest {
                 Problem::parameter("Last-Event-ID", "isn't an id that this server has sent")
             })
         });
-        Ok(Self { filter: TailFilter { events, stories, filter }, last: last.transpose()? })
+        let filter = TailFilter { events, stories, filter };
+        Ok(Self { filter, annotations, last: last.transpose()? })
     }
 }
 
@@ -81,10 +92,13 @@ pub(super) async fn stream(
     let busy = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many streams are open");
     let place = shared.enter_stream().ok_or_else(busy)?;
     let (to, messages) = mpsc::channel(QUEUED);
+    // Before the response: what is noted once a client has it is sent.
+    let annotated = request.annotations.then(|| shared.annotated.subscribe());
     tokio::spawn(async move {
         tokio::select! {
             () = to.closed() => {}
             () = follow(shared, request, &to, place) => {}
+            () = send_annotations(annotated, &to) => {}
         }
     });
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
@@ -115,6 +129,23 @@ async fn follow(
             if send_all(to, items, at).await.is_err() {
                 return;
             }
+        }
+    }
+}
+
+/// Sends what operators note, until the client is gone. Without a receiver it never ends.
+async fn send_annotations(annotated: Option<Receiver<Arc<Entry>>>, to: &Messages) {
+    let Some(mut annotated) = annotated else { return std::future::pending().await };
+    loop {
+        let message = match annotated.recv().await {
+            Ok(entry) => message("annotation", &json!(*entry), None),
+            Err(RecvError::Lagged(missed)) => {
+                message("gap", &json!({"detail": format!("missed {missed} annotations")}), None)
+            }
+            Err(RecvError::Closed) => return,
+        };
+        if send(to, message).await.is_err() {
+            return;
         }
     }
 }
