@@ -39,8 +39,9 @@ export function cascade(node, change = (event) => event) {
   }));
 }
 
-/// Starts `tapio run --standalone` on free ports. `stop` ends it.
-export async function startAgent({ server = '' } = {}) {
+/// Starts `tapio run --standalone` on free ports. `stop` ends it. With a `token`, requests to its
+/// server need it, and may read and annotate.
+export async function startAgent({ server = '', token = '' } = {}) {
   const tapio = process.env.TAPIO ?? join(ROOT, 'target/debug/tapio');
   const dir = mkdtempSync(join(tmpdir(), 'tapio-page-'));
   const input = join(dir, 'input');
@@ -48,16 +49,29 @@ export async function startAgent({ server = '' } = {}) {
   writeFileSync(join(input, 'events.jsonl'), '');
   const [grpc, http, admin] = [await freePort(), await freePort(), await freePort()];
   const config = join(dir, 'tapio.yaml');
+  const secret = (name, text) => {
+    writeFileSync(join(dir, name), `${text}\n`, { mode: 0o600 });
+    return `, token_file: ${join(dir, name)}`;
+  };
+  const tokens = token && secret('tokens', `write page-test token-of-the-agent\noperate page ${token}`);
+  const own = token && secret('own', 'token-of-the-agent');
   writeFileSync(config, [
     `state_dir: ${dir}/state`, 'node: page-test',
     `collectors: { only: [jsonl], jsonl: { paths: ["${input}/*.jsonl"], follow: true } }`,
-    `bridge: { endpoint: "127.0.0.1:${grpc}" }`,
-    `server: { grpc_listen: "127.0.0.1:${grpc}", http_listen: "127.0.0.1:${http}", data_dir: ${dir}/store${server} }`,
+    `bridge: { endpoint: "127.0.0.1:${grpc}"${own} }`,
+    `server: { grpc_listen: "127.0.0.1:${grpc}", http_listen: "127.0.0.1:${http}", data_dir: ${dir}/store${tokens}${server} }`,
     `admin: { listen: "127.0.0.1:${admin}" }`, 'log: { level: warn }', '',
   ].join('\n'));
   const child = spawn(tapio, ['run', '--standalone', '--config', config], { stdio: ['ignore', 'ignore', 'inherit'] });
   const url = `http://127.0.0.1:${http}`;
-  const api = async (path) => (await fetch(url + path)).json();
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  const api = async (path) => (await fetch(url + path, { headers })).json();
+  const send = async (method, path, body = {}) => {
+    const options = { method, headers: { ...headers, 'Content-Type': 'application/json' }, body: JSON.stringify(body) };
+    const response = await fetch(url + path, options);
+    if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${await response.text()}`);
+    return response.status === 204 ? null : response.json();
+  };
   const until = async (text, holds) => {
     for (let turn = 0; turn < 600; turn += 1) {
       try {
@@ -73,6 +87,7 @@ export async function startAgent({ server = '' } = {}) {
   return {
     url,
     api,
+    send,
     until,
     write: (events) => appendFileSync(join(input, 'events.jsonl'), `${events.map(JSON.stringify).join('\n')}\n`),
     stop: async () => {

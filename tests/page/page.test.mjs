@@ -34,7 +34,7 @@ before(async () => {
   // In the order of time: an event that is hours late starts no story.
   const events = ['nginx-cascade', 'kernel-log', 'pod-startup', 'fork-bomb'].flatMap(recorded);
   agent.write(events.sort((a, b) => Date.parse(a.time) - Date.parse(b.time)));
-  agent.write(cascade('hostile', (event) => ({ ...event, message: event.id.includes('emerg') ? `nginx: [emerg] ${HOSTILE} ${'x'.repeat(20_000)} in /etc/nginx/nginx.conf:12` : event.message })));
+  agent.write(cascade('hostile', (event) => ({ ...event, message: event.id.includes('emerg') ? `nginx: [emerg] ${HOSTILE} ${'x'.repeat(20_000)} in /etc/\u001b[31m\u202enginx.conf:12` : event.message })));
   await agent.until('all stories', async () => {
     const { items } = await agent.api('/api/v1/stories?limit=1000&pattern=cascade-failure');
     return items.length >= 2;
@@ -62,8 +62,9 @@ describe('stories', () => {
     await page.getByLabel('Pattern').fill('cascade-failure');
     await page.getByRole('button', { name: 'Filter' }).click();
     await page.waitForURL(/pattern=cascade-failure/);
-    await page.waitForFunction((before) => document.querySelectorAll('.story-row').length < before, all);
-    assert.equal(await rows(page).count(), 2);
+    // The open one comes first, and then the closed one.
+    await page.waitForFunction(() => document.querySelectorAll('.story-row').length === 2);
+    assert.ok(all > 2, `${all} without the filter`);
     await page.getByLabel('Entity').fill('host.name=node-b');
     await page.getByRole('button', { name: 'Filter' }).click();
     await page.waitForURL(/entity=/);
@@ -287,5 +288,152 @@ describe('a server that is away', () => {
     await page.getByRole('button', { name: 'Try again' }).click();
     await rows(page).first().waitFor();
     await close(page);
+  });
+});
+
+/// A story of its own, and a page that shows it.
+async function openStoryOf(node, options = {}) {
+  agent.write(cascade(node));
+  const find = async () => (await agent.api(`/api/v1/stories?pattern=cascade-failure&node=page-test&entity=node%3D${node}`)).items?.[0];
+  await agent.until(`the story of ${node}`, async () => Boolean(await find()));
+  const story = await find();
+  const page = await open(`/stories/${story.id}`, options);
+  await page.locator('table.evidence').waitFor();
+  return { story, page };
+}
+
+describe('marks', () => {
+  it('are kept in their form until the server confirms them', async () => {
+    const { page } = await openStoryOf('offline');
+    const form = page.locator('details', { has: page.getByText('Add a note', { exact: true }) });
+    await form.locator('summary').click();
+    await form.getByLabel('Note').fill('replaced the disk');
+    await page.context().setOffline(true);
+    await form.getByRole('button', { name: 'Add' }).click();
+    const failure = form.getByRole('alert');
+    await failure.getByText('send it again').waitFor();
+    assert.match(await failure.innerText(), /can’t be reached/);
+    assert.doesNotMatch(await page.locator('main').innerText(), /tries again/);
+    assert.equal(await form.getByLabel('Note').inputValue(), 'replaced the disk');
+    await page.screenshot({ path: join(PICTURES, 'not-confirmed.png'), fullPage: true });
+    await page.context().setOffline(false);
+    await form.getByRole('button', { name: 'Add' }).click();
+    await page.locator('.notes').getByText('replaced the disk').waitFor();
+    await failure.waitFor({ state: 'detached' });
+    assert.equal(await form.getByLabel('Note').inputValue(), '');
+    await close(page);
+  });
+
+  it('that are made elsewhere are shown at once, on the story and in the list', async () => {
+    const { story, page } = await openStoryOf('elsewhere');
+    const list = await open('/stories?entity=node%3Delsewhere');
+    await rows(list).getByText('Cause: nginx').first().waitFor();
+    await page.getByText('Add a note', { exact: true }).click();
+    await page.getByLabel('Note').fill('half a no');
+    const path = `/api/v1/stories/${story.id}`;
+    await agent.send('PUT', `${path}/acknowledgement`, { by: 'bob' });
+    const silence = await agent.send('POST', '/api/v1/silences', { rule: story.rule, key: story.key, for: '1h', reason: 'load test' });
+    await page.getByText('Acknowledged by bob').waitFor();
+    await page.getByText('Silenced until').waitFor();
+    assert.equal(await page.getByLabel('Note').inputValue(), 'half a no', 'what somebody is typing stays');
+    await rows(list).getByText('acknowledged').waitFor();
+    await rows(list).getByText('silenced').waitFor();
+    await agent.send('PUT', `${path}/wrong-cause`, { by: 'bob', cause: 'the disk' });
+    await rows(list).getByText('Cause, by bob: the disk').waitFor();
+    await agent.send('DELETE', `${path}/acknowledgement`);
+    await agent.send('DELETE', `/api/v1/silences/${silence.id}`);
+    await page.getByText('Acknowledged by bob').waitFor({ state: 'detached' });
+    await page.getByText('Silenced until').waitFor({ state: 'detached' });
+    await rows(list).getByText('acknowledged').waitFor({ state: 'detached' });
+    await rows(list).getByText('silenced').waitFor({ state: 'detached' });
+    assert.deepEqual(errors, []);
+    await close(list);
+    await close(page);
+  });
+
+  it('are in the headline and in the Markdown', async () => {
+    const { story, page } = await openStoryOf('marked', { timezoneId: 'UTC', permissions: ['clipboard-read', 'clipboard-write'] });
+    const path = `/api/v1/stories/${story.id}`;
+    const lead = page.locator('.lead');
+    assert.match(await lead.innerText(), /^Most likely cause: nginx configuration error.* \(confidence \d+ %\)\.$/);
+    await agent.send('PUT', `${path}/right-cause`, { by: 'ann' });
+    await lead.getByText('Cause, marked as right by ann: nginx configuration error').waitFor();
+    await agent.send('PUT', `${path}/wrong-cause`);
+    await lead.getByText('Marked as wrong by an operator: nginx configuration error').waitFor();
+    await agent.send('PUT', `${path}/wrong-cause`, { by: 'ann', cause: 'the *disk*' });
+    await lead.getByText('Cause, by ann: the *disk*. Marked as wrong: nginx configuration error').waitFor();
+    assert.doesNotMatch(await lead.innerText(), /Most likely/);
+    await page.screenshot({ path: join(PICTURES, 'marked-wrong.png') });
+    await agent.send('PUT', `${path}/acknowledgement`, { by: 'ann' });
+    await agent.send('POST', `${path}/notes`, { by: 'ann', text: 'replaced\nit' });
+    await agent.send('POST', '/api/v1/silences', { rule: story.rule, key: story.key, for: '1h', reason: 'load test' });
+    await page.getByText('Silenced until').waitFor();
+    await page.getByRole('button', { name: 'Copy as Markdown' }).click();
+    await page.getByText('Copied').waitFor();
+    const text = await page.evaluate(() => navigator.clipboard.readText());
+    assert.doesNotMatch(text, /Most likely/);
+    assert.match(text, /\nCause, by ann: the \\\*disk\\\*\. Marked as wrong: nginx configuration error/);
+    for (const line of ['acknowledged by ann', 'wrong cause by ann: the \\\\\\*disk\\\\\\*', 'note by ann: replaced it']) {
+      assert.match(text, new RegExp(`\n- \\d{4}-\\d\\d-\\d\\d \\d\\d:\\d\\d:\\d\\d ${line}\n`));
+    }
+    assert.match(text, /\n- silenced until .*: load test\n/);
+    assert.match(text, / \(UTC\), /);
+    const times = [...text.matchAll(/^\| (\d{4}-[^|]*) \|/gm)].map(([, time]) => time.length);
+    assert.ok(times.length === 4 && new Set(times).size === 1, `one precision: ${times}`);
+    assert.deepEqual(errors, []);
+    await close(page);
+  });
+});
+
+describe('words', () => {
+  it('are those of the filters and of the terms', async () => {
+    const { story, page } = await openStoryOf('worded');
+    assert.match(story.state, /^(opened|updated)$/);
+    const state = page.locator('.facts .state');
+    assert.equal(await state.innerText(), 'open');
+    assert.match(await state.getAttribute('title'), /^(opened|updated)$/);
+    const numbers = await page.locator('table.evidence td.number').allTextContents();
+    assert.ok(numbers.length > 4);
+    for (const number of numbers) assert.match(number, /^[+−]\d+\.\d\d$/);
+    await close(page);
+  });
+
+  it('of an action are copied as they are shown', async () => {
+    const options = { permissions: ['clipboard-read', 'clipboard-write'] };
+    const page = await open('/stories?pattern=cascade-failure&entity=node%3Dhostile', options);
+    await rows(page).first().click();
+    const action = page.locator('.actions li').filter({ hasText: 'nginx.conf' }).first();
+    await action.getByRole('button', { name: 'Copy' }).click();
+    await action.getByText('Copied').waitFor();
+    const text = await page.evaluate(() => navigator.clipboard.readText());
+    assert.equal(text, await action.locator('span').first().innerText());
+    assert.match(text, /\u27e8U\+202E\u27e9nginx\.conf/);
+    assert.doesNotMatch(text, /[\u0000-\u001f\u202e]/);
+    await close(page);
+  });
+});
+
+describe('a server that wants a token', () => {
+  it('is followed once the token is entered', async () => {
+    const own = await startAgent({ token: 'token-of-ann' });
+    try {
+      own.write(cascade('guarded'));
+      await own.until('a story', async () => (await own.api('/api/v1/stories')).items.length > 0);
+      const page = await browser.newPage();
+      await page.goto(`${own.url}/stories`);
+      await page.getByText('not live').waitFor();
+      await page.getByLabel('Token').fill('wrong');
+      await page.getByRole('button', { name: 'Use it' }).click();
+      await page.getByText('wants to know who you are').waitFor();
+      await page.getByLabel('Token').fill('token-of-ann');
+      await page.getByRole('button', { name: 'Use it' }).click();
+      await rows(page).first().waitFor();
+      await page.getByText('not live').waitFor({ state: 'detached' });
+      own.write(cascade('guarded-too'));
+      await page.locator('.banner').waitFor({ timeout: 60_000 });
+      await page.close();
+    } finally {
+      await own.stop();
+    }
   });
 });

@@ -3,6 +3,8 @@
 const TOKEN = 'tapio.token';
 const FIRST_PAUSE_MS = 500;
 const MAX_PAUSE_MS = 15_000;
+/// A change without an answer for so long has failed.
+const SEND_TIMEOUT_MS = 30_000;
 
 /// An error of a request. `status` 0: the server can't be reached.
 export class ApiError extends Error {
@@ -12,11 +14,35 @@ export class ApiError extends Error {
   }
 }
 
+const tokenChanges = new EventTarget();
+
 /// The token that requests have, kept until the tab is closed.
 export const token = {
   get: () => sessionStorage.getItem(TOKEN) ?? '',
-  set: (value) => (value ? sessionStorage.setItem(TOKEN, value) : sessionStorage.removeItem(TOKEN)),
+  set: (value) => {
+    if (value) sessionStorage.setItem(TOKEN, value);
+    else sessionStorage.removeItem(TOKEN);
+    tokenChanges.dispatchEvent(new Event('change'));
+  },
 };
+
+/// Whether a request was refused for want of a right, which another token may have.
+export const isRefused = (error) => error instanceof ApiError && [401, 403].includes(error.status);
+
+/// Calls a function when another token is entered. Returns a function that ends it.
+export function onToken(act) {
+  tokenChanges.addEventListener('change', act);
+  return () => tokenChanges.removeEventListener('change', act);
+}
+
+/// Waits for another token than `used`.
+function otherToken(used, signal) {
+  if (token.get() !== used) return Promise.resolve();
+  return new Promise((resolve) => {
+    tokenChanges.addEventListener('change', resolve, { once: true, signal });
+    signal.addEventListener('abort', resolve, { once: true });
+  });
+}
 
 function headers(more = {}) {
   const value = token.get();
@@ -67,13 +93,14 @@ async function problem(response) {
 export const get = (path, parameters, signal) => request('GET', path, { parameters, signal });
 
 /// Changes something.
-export const send = (method, path, body = {}) => request(method, path, { body });
+export const send = (method, path, body = {}) => request(method, path, { body, signal: AbortSignal.timeout(SEND_TIMEOUT_MS) });
 
 /// The path of a story.
 export const storyPath = (id, below = '') => `/api/v1/stories/${encodeURIComponent(id)}${below}`;
 
-/// Follows what is stored: calls `onItem(type, item)` for each message and `onState(isConnected)`.
-/// Goes on after a lost connection where it was. Returns a function that ends it.
+/// Follows what is stored: calls `onItem(type, item)` for each message and
+/// `onState(isConnected, error)`. Goes on after a lost connection where it was, and after a refusal
+/// once another token is entered. Returns a function that ends it.
 export function follow(parameters, { onItem, onState }) {
   const abort = new AbortController();
   let [lastId, pauseMs] = ['', FIRST_PAUSE_MS];
@@ -98,13 +125,16 @@ export function follow(parameters, { onItem, onState }) {
   };
   (async () => {
     while (!abort.signal.aborted) {
+      const used = token.get();
       try {
         await read();
       } catch (error) {
         if (abort.signal.aborted) return;
         if (error instanceof ApiError && error.status >= 400 && error.status < 500) {
           onState?.(false, error);
-          return;
+          if (!isRefused(error)) return;
+          await otherToken(used, abort.signal);
+          continue;
         }
       }
       onState?.(false);

@@ -2,6 +2,7 @@
 import { html, useState } from './core.js';
 import { get } from './api.js';
 import { EventDetails, Events } from './events.js';
+import { causeText } from './export.js';
 import { Link } from './route.js';
 import { plain } from './text.js';
 import { Failure, Severity, State, Time, useLoaded, useTitle } from './widgets.js';
@@ -19,7 +20,7 @@ export function Entity({ entity }) {
       ${stories.value?.items.length > 0 && html`<div class="scroll"><table><caption class="unseen">Stories about this entity</caption>
         <thead><tr><th scope="col">Severity</th><th scope="col">State</th><th scope="col">Story</th><th scope="col">Cause</th><th scope="col">Last event</th></tr></thead>
         <tbody>${stories.value.items.map((story) => html`<tr key=${story.id}><td><${Severity} of=${story.severity} /></td><td><${State} of=${story.state} /></td>
-          <th scope="row"><${Link} href=${`/stories/${story.id}`}>${plain(story.name)}<//></th><td>${plain(story.root_causes[0]?.cause)}</td><td><${Time} of=${story.last} /></td></tr>`)}</tbody></table></div>`}</section>
+          <th scope="row"><${Link} href=${`/stories/${story.id}`}>${plain(story.name)}<//></th><td dir="auto">${causeText(story)}</td><td><${Time} of=${story.last} /></td></tr>`)}</tbody></table></div>`}</section>
     <section aria-labelledby="events"><h2 id="events">Events</h2>
       ${selected && html`<aside class="selection" aria-label="Selected event"><p class="tools"><button type="button" class="small" onClick=${() => setSelected(null)}>Close</button></p>
         <${EventDetails} event=${selected[0]} /></aside>`}

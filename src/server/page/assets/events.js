@@ -2,7 +2,7 @@
 import { html, useEffect, useRef, useState } from './core.js';
 import { get } from './api.js';
 import { Link, entityUrl } from './route.js';
-import { absolute, counted, plain } from './text.js';
+import { absolute, counted, digitsOf, plain } from './text.js';
 import { VirtualList } from './virtual_list.js';
 import { Failure, Severity, Text } from './widgets.js';
 
@@ -13,7 +13,7 @@ const PAGE = 200;
 export function EventDetails({ event }) {
   const fields = (map) => Object.entries(map ?? {});
   return html`<dl class="details">
-    <dt>Time</dt><dd>${absolute(event.time, 9)}</dd>
+    <dt>Time</dt><dd>${absolute(event.time, digitsOf(event.time))}</dd>
     <dt>Kind</dt><dd>${plain(event.kind)} from ${plain(event.source)}</dd>
     <dt>Severity</dt><dd><${Severity} of=${event.severity} /></dd>
     ${event.role && html`<dt>Role</dt><dd>${plain(event.role)}${event.pattern ? ` (${plain(event.pattern)})` : ''}</dd>`}

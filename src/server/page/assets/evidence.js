@@ -1,7 +1,7 @@
 // The evidence: every candidate for the root cause with every term of its score.
 import { html } from './core.js';
 import { Link, causeEntityUrl } from './route.js';
-import { plain } from './text.js';
+import { plain, signed } from './text.js';
 import { Text } from './widgets.js';
 
 // The words of the ranking (docs/evidence.md), for people who meet them first.
@@ -9,8 +9,6 @@ const TERMS = {
   rule: 'Named by the rule', severity: 'Severity', onset: 'Early in the story', deviation: 'Unusual count',
   lift: 'Unusual rate', 'edge gap': 'Time to its effect', precedence: 'Precedes the effect elsewhere',
 };
-
-const signed = (number) => `${number < 0 ? '−' : '+'}${Math.abs(number).toFixed(2)}`;
 
 function Weight({ weight, most }) {
   const width = Math.min(60, (Math.abs(weight) / most) * 60);
@@ -27,7 +25,7 @@ function Candidate({ candidate, most, memberOf, onShow }) {
           ? html`<${Link} href=${url}>${plain(`${candidate.entity.kind} ${candidate.entity.name}`)}<//>`
           : plain(`${candidate.entity.kind} ${candidate.entity.name}`)}</span>`}
       </th>
-      <td class="number">${candidate.score.toFixed(2)}</td>
+      <td class="number">${signed(candidate.score)}</td>
       <td>${candidate.evidence.map((id) => memberOf(id) && html`<button type="button" class="small"
         onClick=${() => onShow(memberOf(id))}>Show event</button>`)}</td></tr>
     ${candidate.terms.map((term) => html`<tr>

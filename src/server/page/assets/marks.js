@@ -1,6 +1,7 @@
 // Marks that operators put on a story: acknowledgement, notes, a wrong or right cause, a silence.
-import { html, useState } from './core.js';
+import { html, useRef, useState } from './core.js';
 import { send, storyPath } from './api.js';
+import { plain, silenceOf } from './text.js';
 import { Failure, Text, Time } from './widgets.js';
 
 const NAME = 'tapio.name';
@@ -9,26 +10,29 @@ function Who() {
   return html`<label>Your name <input name="by" defaultValue=${localStorage.getItem(NAME) ?? ''} maxlength="200" autocomplete="name" /></label>`;
 }
 
-/// Sends a change, and remembers the name.
+/// Sends changes, and remembers the name: `{ error, isSending, change }`. `change` returns whether
+/// the server confirmed it.
 function useChange(onDone) {
-  const [error, setError] = useState(null);
+  const [state, setState] = useState({ error: null, isSending: false });
   const change = async (method, path, body) => {
     if (body?.by) localStorage.setItem(NAME, body.by);
-    setError(null);
+    setState({ error: null, isSending: true });
     try {
       await send(method, path, body);
-      onDone();
-    } catch (failed) {
-      setError(failed);
+    } catch (error) {
+      setState({ error, isSending: false });
+      return false;
     }
+    setState({ error: null, isSending: false });
+    onDone();
+    return true;
   };
-  return [error, change];
+  return { ...state, change };
 }
 
 /// Fields of a form that aren't empty.
-function fields(event) {
-  event.preventDefault();
-  const all = [...new FormData(event.target)].map(([name, value]) => [name, value.trim()]);
+function fields(form) {
+  const all = [...new FormData(form)].map(([name, value]) => [name, value.trim()]);
   return Object.fromEntries(all.filter(([, value]) => value !== ''));
 }
 
@@ -37,15 +41,28 @@ function Notes({ notes }) {
     <${Text} of=${note.text} most=${1000} /> <span class="by">${note.by ? `${note.by}, ` : ''}<${Time} of=${note.time} /></span></li>`)}</ul>`;
 }
 
-function Form({ label, open, children, onSubmit }) {
-  return html`<details open=${open}><summary>${label}</summary><form class="mark-form" onSubmit=${onSubmit}>${children}</form></details>`;
+const isMissing = (error) => error.status === 0 || error.status === 401 || error.status >= 500;
+
+/// A form for a change. It keeps what was entered until the server confirms the change.
+/// `request(fields)`: the method, the path and the body.
+function Form({ label, button, children, request, onDone }) {
+  const { error, isSending, change } = useChange(onDone);
+  const form = useRef();
+  const onSubmit = async (event) => {
+    event.preventDefault();
+    if (!isSending && await change(...request(fields(form.current)))) form.current?.reset();
+  };
+  return html`<details><summary>${label}</summary>
+    <form class="mark-form" ref=${form} onSubmit=${onSubmit}>${children}<button disabled=${isSending}>${button}</button></form>
+    ${error && html`<${Failure} error=${error} hint=${isMissing(error) && 'The server didn’t confirm it. The form has what you entered: send it again.'} />`}</details>`;
 }
 
 /// The marks of a story and the forms to change them. `onChange` is called after a change.
 export function Marks({ story, onChange }) {
-  const [error, change] = useChange(onChange);
+  const { error, change } = useChange(onChange);
   const { acknowledged, wrong_cause: wrong, right_cause: right, notes = [] } = story.annotations ?? {};
   const path = (below) => storyPath(story.id, below);
+  const silence = silenceOf(story);
   return html`<section aria-labelledby="marks"><h2 id="marks">Work on this story</h2>
     ${error && html`<${Failure} error=${error} />`}
     <div class="marks-state">
@@ -55,26 +72,24 @@ export function Marks({ story, onChange }) {
         ${' '}<button type="button" class="small" onClick=${() => change('DELETE', path('/wrong-cause'))}>Take back</button></p>`}
       ${right && html`<p>Marked: the first cause is right${right.by ? ` (${right.by})` : ''}.
         ${' '}<button type="button" class="small" onClick=${() => change('DELETE', path('/right-cause'))}>Take back</button></p>`}
-      ${story.silence && html`<p>Silenced until <${Time} of=${story.silence.until} />${story.silence.reason ? html`: <${Text} of=${story.silence.reason} />` : ''}.
-        ${' '}<button type="button" class="small" onClick=${() => change('DELETE', `/api/v1/silences/${story.silence.id}`)}>End the silence</button></p>`}
+      ${silence && html`<p>Silenced until <${Time} of=${silence.until} />${silence.reason ? html`: <${Text} of=${silence.reason} />` : ''}.
+        ${' '}<button type="button" class="small" onClick=${() => change('DELETE', `/api/v1/silences/${silence.id}`)}>End the silence</button></p>`}
       ${notes.length > 0 && html`<${Notes} notes=${notes} />`}
     </div>
     <div class="forms">
-      ${!acknowledged && html`<${Form} label="Acknowledge" onSubmit=${(event) => change('PUT', path('/acknowledgement'), fields(event))}>
-        <${Who} /><button>Acknowledge</button><//>`}
-      <${Form} label="Add a note" onSubmit=${(event) => { const body = fields(event); if (body.text) { change('POST', path('/notes'), body); event.target.reset(); } }}>
-        <label>Note <textarea name="text" maxlength="4000" required rows="3"></textarea></label><${Who} /><button>Add</button><//>
-      ${!wrong && !right && story.root_causes.length > 0 && html`<${Form} label="Right cause" onSubmit=${(event) => change('PUT', path('/right-cause'), fields(event))}>
-        <${Who} /><button>Mark as right</button><//>`}
-      ${!wrong && story.root_causes.length > 0 && html`<${Form} label="Wrong cause" onSubmit=${(event) => change('PUT', path('/wrong-cause'), fields(event))}>
-        <label>What the cause was, if it is known <input name="cause" maxlength="4000" /></label><${Who} /><button>Mark as wrong</button><//>`}
-      ${!story.silence && html`<${Form} label="Silence" onSubmit=${(event) => {
-        const { keyed, ...body } = fields(event);
-        change('POST', '/api/v1/silences', { ...body, rule: story.rule, key: keyed ? story.key : {} });
-      }}>
-        <p>Stories of the rule <code>${story.rule}</code> are stored and listed, and marked as silenced.</p>
+      ${!acknowledged && html`<${Form} label="Acknowledge" button="Acknowledge" onDone=${onChange} request=${(body) => ['PUT', path('/acknowledgement'), body]}>
+        <${Who} /><//>`}
+      <${Form} label="Add a note" button="Add" onDone=${onChange} request=${(body) => ['POST', path('/notes'), body]}>
+        <label>Note <textarea name="text" maxlength="4000" required rows="3"></textarea></label><${Who} /><//>
+      ${!wrong && !right && story.root_causes.length > 0 && html`<${Form} label="Right cause" button="Mark as right" onDone=${onChange} request=${(body) => ['PUT', path('/right-cause'), body]}>
+        <${Who} /><//>`}
+      ${!wrong && story.root_causes.length > 0 && html`<${Form} label="Wrong cause" button="Mark as wrong" onDone=${onChange} request=${(body) => ['PUT', path('/wrong-cause'), body]}>
+        <label>What the cause was, if it is known <input name="cause" maxlength="4000" /></label><${Who} /><//>`}
+      ${!silence && html`<${Form} label="Silence" button="Silence" onDone=${onChange}
+          request=${({ keyed, ...body }) => ['POST', '/api/v1/silences', { ...body, rule: story.rule, key: keyed ? story.key : {} }]}>
+        <p>Stories of the rule <code>${plain(story.rule)}</code> are stored and listed, and marked as silenced.</p>
         <label>For <select name="for"><option value="1h">1 hour</option><option value="4h">4 hours</option><option value="24h">1 day</option><option value="7d">7 days</option></select></label>
-        <label class="check"><input type="checkbox" name="keyed" value="1" checked /> only for ${Object.entries(story.key).map(([key, value]) => `${key}=${value}`).join(', ') || 'this key'}</label>
-        <label>Reason <input name="reason" maxlength="4000" /></label><${Who} /><button>Silence</button><//>`}
+        <label class="check"><input type="checkbox" name="keyed" value="1" defaultChecked /> only for ${Object.entries(story.key).map(([key, value]) => plain(`${key}=${value}`)).join(', ') || 'this key'}</label>
+        <label>Reason <input name="reason" maxlength="4000" /></label><${Who} /><//>`}
     </div></section>`;
 }

@@ -8,7 +8,7 @@ import { Graph } from './graph.js';
 import { Lanes } from './lanes.js';
 import { Marks } from './marks.js';
 import { Link } from './route.js';
-import { absolute, counted, duration, percent, plain, zone } from './text.js';
+import { absolute, counted, duration, line, percent, plain, stateText, zone } from './text.js';
 import { useWholeStory } from './whole_story.js';
 import { CopyButton, Failure, Severity, State, Text, Time, useLoaded, useNow, useTitle } from './widgets.js';
 
@@ -17,14 +17,24 @@ const RELOAD_MS = 1000;
 /// The story, which follows its updates.
 function useStory(id) {
   const loaded = useLoaded((signal) => get(storyPath(id), {}, signal), [id]);
+  const story = useRef();
+  story.current = loaded.value;
   const traceId = loaded.value?.trace_id;
   useEffect(() => {
     if (!traceId) return undefined;
-    let timer = 0;
-    const end = follow({ trace_id: traceId, types: 'stories' }, {
-      onItem: () => {
-        clearTimeout(timer);
-        timer = setTimeout(loaded.reload, RELOAD_MS);
+    let [timer, wasConnected] = [0, false];
+    const reload = () => {
+      clearTimeout(timer);
+      timer = setTimeout(loaded.reload, RELOAD_MS);
+    };
+    const isOfOther = (type, { story: of }) => type === 'annotation' && of
+      && story.current.id !== of && !story.current.parts.some((part) => part.id === of);
+    const end = follow({ trace_id: traceId, types: 'stories,annotations' }, {
+      onItem: (type, item) => isOfOther(type, item) || reload(),
+      // Annotations that were made meanwhile aren't sent again.
+      onState: (isConnected) => {
+        if (isConnected && wasConnected) reload();
+        wasConnected ||= isConnected;
       },
     });
     return () => { clearTimeout(timer); end(); };
@@ -54,8 +64,8 @@ function Header({ story, settings, onError }) {
 function Actions({ story }) {
   if (story.actions.length === 0) return null;
   return html`<section class="panel" aria-labelledby="actions"><h2 id="actions">What to do</h2>
-    <ol class="actions">${story.actions.map((action) => html`<li key=${action}><span dir="auto">${plain(action)}</span>
-      <${CopyButton} text=${action} /></li>`)}</ol></section>`;
+    <ol class="actions">${story.actions.map((action) => html`<li key=${action}><span dir="auto">${line(action)}</span>
+      <${CopyButton} text=${line(action)} /></li>`)}</ol></section>`;
 }
 
 function Impact({ story, explanation }) {
@@ -93,7 +103,7 @@ function Related({ story }) {
     ${incident && html`<li>Part of an incident (${incident.role}): <${Link} href=${`/stories/${incident.id}`}>its first story<//>; <${Text} of=${incident.because} /></li>`}
     ${story.continues && html`<li>Continues <${Link} href=${`/stories/${story.continues}`}>an earlier story<//></li>`}
     ${links.map((link) => html`<li key=${link.id}><${Link} href=${`/stories/${link.id}`}>${plain(link.name)}<//>: ${counted(link.shared, 'event')} in common</li>`)}
-    ${parts.map((part) => html`<li key=${part.id}>On node ${plain(part.node)}: ${counted(part.members_total, 'event')}, ${part.state}</li>`)}</ul></section>`;
+    ${parts.map((part) => html`<li key=${part.id}>On node ${plain(part.node)}: ${counted(part.members_total, 'event')}, ${stateText(part.state)}</li>`)}</ul></section>`;
 }
 
 function MemberTable({ members, onShow }) {

@@ -15,6 +15,12 @@ export function plain(text) {
   return String(text ?? '').replace(CONTROL, symbol);
 }
 
+/// A plain text without breaks of lines, as it is shown and copied: a shell would run the part before
+/// one.
+export function line(text) {
+  return plain(text).replace(/[\t\n]/g, symbol);
+}
+
 /// A plain text of at most so many characters.
 export function shortened(text, most = 300) {
   const all = String(text ?? '');
@@ -69,21 +75,27 @@ export function ago(time, now = Date.now()) {
   return milliseconds > 0 ? `${length} ago` : `in ${length}`;
 }
 
+const fractionOf = (time) => /\.(\d+)/.exec(time)?.[1] ?? '';
+
+/// The digits of a second's fraction that a time has.
+export const digitsOf = (time) => fractionOf(time).length;
+
 const pad = (number, digits = 2) => String(number).padStart(digits, '0');
 
-/// A time with its date in the browser's zone: `2026-11-30 10:00:00.123`.
+/// A time with its date in the browser's zone: `2026-11-30 10:00:00.123`, always with so many digits
+/// of the second's fraction.
 export function absolute(time, digits = 3) {
   const date = new Date(time);
   if (Number.isNaN(date.getTime())) return '';
   const day = `${date.getFullYear()}-${pad(date.getMonth() + 1)}-${pad(date.getDate())}`;
-  const fraction = /\.(\d+)/.exec(time)?.[1] ?? '';
-  const shown = digits > 0 && fraction ? `.${fraction.padEnd(digits, '0').slice(0, digits)}` : '';
+  const shown = digits > 0 ? `.${fractionOf(time).padEnd(digits, '0').slice(0, digits)}` : '';
   return `${day} ${pad(date.getHours())}:${pad(date.getMinutes())}:${pad(date.getSeconds())}${shown}`;
 }
 
 /// The browser's zone, as an offset.
 export function zone(date = new Date()) {
   const minutes = -date.getTimezoneOffset();
+  if (minutes === 0) return 'UTC';
   const abs = Math.abs(minutes);
   return `UTC${minutes < 0 ? '-' : '+'}${pad(Math.floor(abs / 60))}:${pad(abs % 60)}`;
 }
@@ -91,6 +103,22 @@ export function zone(date = new Date()) {
 /// A number with separators.
 export function count(number) {
   return Number(number ?? 0).toLocaleString('en-US');
+}
+
+/// A number with its sign and two digits of its fraction.
+export function signed(number) {
+  const text = Math.abs(number).toFixed(2);
+  return `${number < 0 && Number(text) !== 0 ? '−' : '+'}${text}`;
+}
+
+/// The state of a story as filters have it: that of a story is more exact.
+export function stateText(state) {
+  return { opened: 'open', updated: 'open', expired: 'closed' }[state] ?? String(state ?? '');
+}
+
+/// The silence that a story is under; `null`: none, or it is over.
+export function silenceOf({ silence }) {
+  return silence && Date.parse(silence.until) > Date.now() ? silence : null;
 }
 
 /// A size.

@@ -1,7 +1,7 @@
 // Small parts that several views have in common.
 import { html, useEffect, useRef, useState } from './core.js';
-import { token } from './api.js';
-import { absolute, ago, plain, shortened, zone } from './text.js';
+import { isRefused, onToken, token } from './api.js';
+import { absolute, ago, plain, shortened, stateText, zone } from './text.js';
 
 // A symbol beside each severity: colour alone says nothing to many people.
 const SEVERITIES = {
@@ -22,9 +22,10 @@ export function Severity({ of }) {
     <span aria-hidden="true">${SEVERITIES[name]}</span> ${plain(of)}</span>`;
 }
 
-/// The state of a story.
+/// The state of a story, with the exact one on hover.
 export function State({ of }) {
-  return html`<span class=${`state ${of}`}>${plain(of)}</span>`;
+  const text = stateText(of);
+  return html`<span class=${`state ${text}`} title=${text === of ? undefined : plain(of)}>${plain(text)}</span>`;
 }
 
 /// A time: relative, with the absolute one on hover and for screen readers.
@@ -73,32 +74,33 @@ export function CopyButton({ text, label = 'Copy', title }) {
 }
 
 /// Asks for the token where the server wants one.
-function TokenForm({ onToken }) {
+function TokenForm({ then }) {
   const onSubmit = (event) => {
     event.preventDefault();
     token.set(new FormData(event.target).get('token').trim());
-    onToken();
+    then?.();
   };
   return html`<form class="token" onSubmit=${onSubmit}>
-    <label>Token <input name="token" type="password" autocomplete="off" required /></label>
+    <label>Token <input name="token" type="password" autocomplete="off" required pattern=" *[!-~]+ *" title="letters, digits and signs of ASCII" /></label>
     <button>Use it</button>
     <p>The token stays in this tab until it is closed.</p></form>`;
 }
 
 const EXPLANATIONS = {
-  0: 'The server can’t be reached. The page tries again.',
+  0: 'The server can’t be reached.',
   401: 'The server wants to know who you are. Enter a token with the right to read.',
   403: 'Your token or certificate doesn’t have the right to do this.',
   404: 'The server doesn’t have this. It may have been removed by the retention.',
   503: 'The server is busy or stopping. Try again in a moment.',
 };
 
-/// An error of a request, in a sentence, with what can be done.
-export function Failure({ error, onRetry }) {
+/// An error of a request, in a sentence, with what can be done. `hint`: what else, of this request.
+export function Failure({ error, onRetry, hint }) {
   return html`<div class="failure" role="alert">
     <p><strong>${EXPLANATIONS[error.status] ?? plain(error.title ?? 'The request failed.')}</strong></p>
     <p>${error.parameter ? html`<code>${plain(error.parameter)}</code>: ` : ''}${plain(error.message)}</p>
-    ${error.status === 401 && html`<${TokenForm} onToken=${onRetry} />`}
+    ${hint && html`<p>${hint}</p>`}
+    ${error.status === 401 && html`<${TokenForm} then=${onRetry} />`}
     ${onRetry && error.status !== 401 && html`<button type="button" onClick=${onRetry}>Try again</button>`}
   </div>`;
 }
@@ -118,7 +120,9 @@ export function useLoaded(load, inputs) {
     );
     return () => abort.abort();
   }, [...inputs, turn]);
-  return { ...state, reload: () => setTurn((n) => n + 1) };
+  const reload = () => setTurn((n) => n + 1);
+  useEffect(() => (isRefused(state.error) ? onToken(reload) : undefined), [state.error]);
+  return { ...state, reload };
 }
 
 /// Calls a function when a key is pressed that nothing else takes: `{ j: () => … }`.
