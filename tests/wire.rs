@@ -306,7 +306,7 @@ fn decode_all(bytes: &[u8]) {
     let mut decoder = batch.decoder();
     for item in batch.items() {
         if let Item::Event(raw) = item {
-            let _ = (kernel_time(raw), raw.kind_index(), raw.patterns().count());
+            let _ = (kernel_time(raw), raw.kind_index(), raw.roles().count());
             if let Err(error) = decoder.event(raw) {
                 check(error.at);
             }
