@@ -116,6 +116,9 @@ impl FlightRecorder {
         let now = clock::instant();
         let events: u64 = state.batches.iter().map(|batch| u64::from(batch.events)).sum();
         let age = state.batches.front().map(|first| now.saturating_duration_since(first.at));
+        // A begun second counts.
+        let left =
+            |until: Instant| until.saturating_duration_since(now).as_secs_f64().ceil() as u64;
         json!({
             "on": self.is_on.load(Ordering::Relaxed),
             "events": events,
@@ -125,7 +128,7 @@ impl FlightRecorder {
             "evicted_batches": state.evicted,
             "limit_bytes": state.limits.map(|limits| limits.bytes),
             "keep_seconds": state.limits.map(|limits| limits.keep.as_secs()),
-            "seconds_left": state.until.map(|until| until.saturating_duration_since(now).as_secs()),
+            "seconds_left": state.until.map(left),
         })
     }
 

@@ -12,7 +12,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, reload};
 
 use super::output::Usage;
-use crate::runtime::{Config, LogConfig, LogFormat, LogLevel};
+use crate::runtime::{Config, LogConfig, LogFormat, LogLevel, check_level};
 use crate::telemetry::LogLayer;
 
 /// The running log.
@@ -25,6 +25,7 @@ pub(super) struct Log {
 }
 
 fn filter(level: &str) -> Result<EnvFilter, String> {
+    check_level(level).map_err(|cause| format!("log.level: {cause}"))?;
     EnvFilter::try_new(level).map_err(|e| format!("log.level: {e}"))
 }
 

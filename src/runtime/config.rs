@@ -173,35 +173,9 @@ impl Config {
         let admin = self.admin.access();
         admin.check(&[("listen", &self.admin.listen)]).map_err(|e| split("admin", e))?;
         self.debug.recorder.check().map_err(|e| split("debug", e))?;
-        let bad = |key: &str, cause: &str| Err((format!("dataflow.{key}"), cause.to_owned()));
-        if self.dataflow.shards > 64 {
-            return bad("shards", "must be at most 64");
-        }
-        if !(100..=10_000_000).contains(&self.dataflow.buffer_size) {
-            return bad("buffer_size", "must be from 100 to 10000000 events");
-        }
-        for (key, value) in
-            [("max_keys", self.dataflow.max_keys), ("max_stories", self.dataflow.max_stories)]
-        {
-            if value == 0 {
-                return bad(key, "must be at least 1");
-            }
-        }
-        if !(0.0..=100.0).contains(&self.dataflow.service_sensitivity) {
-            return bad("service_sensitivity", "must be from 0 to 100");
-        }
-        if !matches!(self.dataflow.recovery_log_bytes, 0 | 1_048_576..=68_719_476_736) {
-            return bad("recovery_log_bytes", "must be 0, or from 1 MiB to 64 GiB");
-        }
+        self.dataflow.check().map_err(|e| split("dataflow", e))?;
         self.evidence.weights.check()?;
-        if self.node.as_deref() == Some("") {
-            return Err(("node".into(), "must not be empty".into()));
-        }
-        if self.node.as_ref().is_some_and(|node| node.len() > tapio_wire::MAX_NODE_BYTES) {
-            let cause = format!("must not be longer than {} bytes", tapio_wire::MAX_NODE_BYTES);
-            return Err(("node".into(), cause));
-        }
-        Ok(())
+        self.node.as_deref().map_or(Ok(()), check_node).map_err(|cause| ("node".into(), cause))
     }
 
     /// Removes secrets as configured; as built in where the section is invalid, which parsing
@@ -292,6 +266,21 @@ impl Config {
     }
 }
 
+/// Validates a node's name.
+fn check_node(node: &str) -> Result<(), String> {
+    if node.is_empty() {
+        return Err("must not be empty".into());
+    }
+    if node.chars().any(char::is_control) {
+        return Err("must not have control characters".into());
+    }
+    let longest = tapio_wire::MAX_NODE_BYTES;
+    if node.len() > longest {
+        return Err(format!("must not be longer than {longest} bytes"));
+    }
+    Ok(())
+}
+
 impl Config {
     /// Line and column of a dotted key in a file's text, or of the section that would have it.
     #[must_use]
@@ -358,6 +347,26 @@ mod tests {
             ("dataflow:\n  shards: many\n", "t.yaml:2:11: "),
             ("dataflow:\n  shards: 65\n", "t.yaml:2:3: dataflow.shards: must be at most 64"),
             ("dataflow:\n  flush_interval: 5\n", "t.yaml:2:19: "),
+            (
+                "dataflow:\n  group_retention_period: 0s\n",
+                "t.yaml:2:3: dataflow.group_retention_period: must be at least 1s",
+            ),
+            ("cluster: c\nnode: \"a\\nb\"\n", "t.yaml:2:1: node: must not have control"),
+            ("node: ''\n", "t.yaml:1:1: node: must not be empty"),
+            (
+                "collectors:\n  node: { usage_share: 7 }\n",
+                "t.yaml:2:3: collectors.node.usage_share: must be from 0 to 1",
+            ),
+            (
+                "collectors:\n  node:\n    usage_share: .nan\n",
+                "t.yaml:3:5: collectors.node.usage_share: must be from 0 to 1",
+            ),
+            (
+                "node: a\ncollectors:\n  node:\n    some_percent: -3\n",
+                "t.yaml:4:5: collectors.node.some_percent: must be from 0 to 100",
+            ),
+            ("log: { level: inof }\n", "t.yaml:1:15: log.level: \"inof\" isn't a level"),
+            ("log:\n  level: info,tapio=debgu\n", "t.yaml:2:10: log.level: \"debgu\" isn't"),
             (
                 "dataflow:\n  max_stories: 0\n",
                 "t.yaml:2:3: dataflow.max_stories: must be at least 1",

@@ -21,6 +21,8 @@ use super::sections::RecorderConfig;
 use super::status::Status;
 use tapio_core::durations;
 
+/// The longest time for which a change is in force.
+const MAX_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The events of the flight recorder.
 const EVENTS: &str = "/debug/recorder/events";
 
@@ -70,6 +72,16 @@ fn bad(cause: impl Into<String>) -> Refusal {
     Refusal(StatusCode::BAD_REQUEST, cause.into())
 }
 
+/// Validates for how long a change is in force.
+fn check_time(time: Option<Duration>) -> Result<(), Refusal> {
+    match time {
+        Some(time) if time.is_zero() || time > MAX_TIME => {
+            Err(bad("for: must be greater than zero, and at most 365d"))
+        }
+        _ => Ok(()),
+    }
+}
+
 async fn debug_status(State(status): State<Arc<Status>>) -> Json<Value> {
     Json(status.debug.json())
 }
@@ -89,6 +101,7 @@ async fn log_level(
     JsonBody(request): JsonBody<LevelRequest>,
 ) -> Result<Json<Value>, Refusal> {
     let log = status.debug.log.as_ref().ok_or_else(|| bad("this agent's log has no level"))?;
+    check_time(request.time)?;
     match request.level {
         Some(level) => log.set_for(&level, request.time).map_err(bad)?,
         None => log.reset(),
@@ -120,6 +133,7 @@ async fn recorder(
         recorder.stop();
         return Ok(Json(status.debug.json()));
     }
+    check_time(request.time)?;
     let mut config = RecorderConfig::default();
     config.keep = request.keep.unwrap_or(config.keep);
     if let Some(size) = &request.bytes {

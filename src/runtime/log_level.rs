@@ -7,6 +7,38 @@ use serde_json::{Value as Json, json};
 
 use tapio_core::clock;
 
+/// The levels of a log, `off` for none.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+fn is_level(text: &str) -> bool {
+    LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text))
+}
+
+/// Validates a level, or a filter: levels and `TARGET=LEVEL`, with a comma between two of them. The
+/// log's own filter takes every other word for a target.
+///
+/// # Errors
+/// The part that is neither.
+pub fn check_level(text: &str) -> Result<(), String> {
+    let is_target = |target: &str| {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | ':');
+        !target.is_empty() && target.chars().all(is_name)
+    };
+    for part in text.split(',').map(str::trim) {
+        let (target, level) = part.split_once('=').map_or((None, part), |(t, l)| (Some(t), l));
+        if !is_level(level) {
+            let levels = LEVELS.join(", ");
+            return Err(format!(
+                "{level:?} isn't a level: expected one of {levels}, or TARGET=LEVEL"
+            ));
+        }
+        if let Some(target) = target.filter(|target| !is_target(target)) {
+            return Err(format!("{target:?} isn't a target: expected one such as tapio::bridge"));
+        }
+    }
+    Ok(())
+}
+
 /// Changes the filter of the log. The error is the cause.
 type SetFilter = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
@@ -91,7 +123,8 @@ impl LogLevel {
     pub fn json(&self) -> Json {
         let state = self.lock();
         let left = |temporary: &Temporary| {
-            temporary.until.map(|until| until.saturating_duration_since(clock::instant()).as_secs())
+            let left = |until: Instant| until.saturating_duration_since(clock::instant());
+            temporary.until.map(|until| left(until).as_secs_f64().ceil() as u64)
         };
         json!({
             "level": state.temporary.as_ref().map_or(&state.configured, |t| &t.level),
@@ -109,6 +142,31 @@ impl LogLevel {
 mod tests {
     use super::*;
     use std::sync::Arc;
+
+    #[test]
+    fn every_part_of_a_level_is_known() {
+        for level in
+            ["info", "off", "INFO", "info,tapio::bridge=debug", "warn, h2=off", "a-b=trace"]
+        {
+            assert_eq!(check_level(level), Ok(()), "{level}");
+        }
+        for (level, part) in [
+            ("", "\"\""),
+            ("inof", "\"inof\""),
+            ("foo,bar=baz", "\"foo\""),
+            ("info,tapio=debgu", "\"debgu\""),
+            ("info,", "\"\""),
+            ("=info", "\"\" isn't a target"),
+            ("tapio=", "\"\" isn't a level"),
+            ("a=b=info", "\"b=info\""),
+            ("[span]=info", "\"[span]\""),
+            ("3", "\"3\""),
+            ("info\nwarn", "\"info\\nwarn\""),
+        ] {
+            let error = check_level(level).unwrap_err();
+            assert!(error.starts_with(part), "{level:?}: {error}");
+        }
+    }
 
     #[test]
     fn temporary_level_ends_and_the_configured_one_is_restored() {
@@ -134,7 +192,7 @@ mod tests {
         level.set_for("trace", Some(Duration::from_secs(3600))).unwrap();
         level.poll();
         assert_eq!(now(), "trace");
-        assert!(level.json()["seconds_left"].as_u64().unwrap() > 3000);
+        assert_eq!(level.json()["seconds_left"], 3600, "a begun second counts");
         level.reset();
         assert_eq!((now().as_str(), level.json()["seconds_left"].is_null()), ("warn", true));
         level.set_for("error", None).unwrap();

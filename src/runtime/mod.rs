@@ -64,7 +64,7 @@ pub use config::{Config, ConfigError};
 pub use debug_state::DebugState;
 pub use history::StatusHistory;
 pub use lock::{AgentLock, LockError};
-pub use log_level::LogLevel;
+pub use log_level::{LogLevel, check_level};
 pub use losses::LossMonitor;
 pub(crate) use memory::release_start_memory;
 pub use memory::{LimitedMemory, MemoryLimit, MemoryStats};

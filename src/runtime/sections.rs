@@ -3,12 +3,17 @@
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
+use super::log_level::check_level;
 use crate::bridge::RecorderLimits;
 use tapio_dataflow::LaneOptions;
 use tapio_dataflow::evidence::{MAX_WEIGHT, TERMS, Weights};
 use tapio_wire::{AccessConfig, ListenAddress, TlsServerConfig};
+
+/// Shortest time for which a story may be open.
+const MIN_RETENTION: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// The least and the most time for which the flight recorder keeps events.
 const MIN_KEEP: std::time::Duration = std::time::Duration::from_secs(1);
@@ -64,6 +69,35 @@ impl DataflowConfig {
     #[must_use]
     pub fn service(&self) -> [String; 3] {
         [&self.service_name, &self.service_version, &self.environment].map(String::clone)
+    }
+
+    /// Validates the values.
+    ///
+    /// # Errors
+    /// The key of an invalid value, and why it is invalid.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let bad = |key: &str, cause: &str| Err(format!("{key}: {cause}"));
+        if self.group_retention_period < MIN_RETENTION {
+            return bad("group_retention_period", "must be at least 1s");
+        }
+        if self.shards > 64 {
+            return bad("shards", "must be at most 64");
+        }
+        if !(100..=10_000_000).contains(&self.buffer_size) {
+            return bad("buffer_size", "must be from 100 to 10000000 events");
+        }
+        for (key, value) in [("max_keys", self.max_keys), ("max_stories", self.max_stories)] {
+            if value == 0 {
+                return bad(key, "must be at least 1");
+            }
+        }
+        if !(0.0..=100.0).contains(&self.service_sensitivity) {
+            return bad("service_sensitivity", "must be from 0 to 100");
+        }
+        if !matches!(self.recovery_log_bytes, 0 | 1_048_576..=68_719_476_736) {
+            return bad("recovery_log_bytes", "must be 0, or from 1 MiB to 64 GiB");
+        }
+        Ok(())
     }
 }
 
@@ -227,9 +261,18 @@ pub enum LogFormat {
 pub struct LogConfig {
     /// Text or JSON.
     pub format: LogFormat,
-    /// `error`, `warn`, `info`, `debug` or `trace`; or a filter such as `info,tapio::bridge=debug`.
+    /// `off`, `error`, `warn`, `info`, `debug` or `trace`; or a filter such as
+    /// `info,tapio::bridge=debug`.
+    #[serde(deserialize_with = "level")]
     #[schemars(extend("examples" = ["info", "debug", "info,tapio::bridge=debug"]))]
     pub level: String,
+}
+
+/// A level that the log has.
+fn level<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let level = String::deserialize(from)?;
+    check_level(&level).map_err(|cause| D::Error::custom(format_args!("log.level: {cause}")))?;
+    Ok(level)
 }
 
 impl Default for LogConfig {

@@ -83,9 +83,14 @@ fn log_level_changes_for_a_time() {
     let log = std::fs::read_to_string(&agent.log).unwrap();
     assert!(log.contains("log level changed at run time"), "{log}");
     assert!(log.contains("configured log level is in force again"), "{log}");
-    let bad = agent.debug(&["log-level", "tapio=loud"]);
-    assert_eq!(bad.status.code(), Some(1));
-    assert!(utf8(&bad.stderr).contains("400 Bad Request: log.level: "), "{}", utf8(&bad.stderr));
+    let out = ok(&agent.debug(&["log-level", "warn", "--for", "3s"]));
+    assert_eq!(out, "log level: warn, for 3s; then info\n");
+    for level in ["tapio=loud", "inof", "foo,bar=baz"] {
+        let bad = agent.debug(&["log-level", level]);
+        assert_eq!(bad.status.code(), Some(1), "{level}");
+        let error = utf8(&bad.stderr);
+        assert!(error.contains("400 Bad Request: log.level: "), "{level}: {error}");
+    }
     assert!(terminate(agent.child).status.success());
 }
 
@@ -103,6 +108,8 @@ fn changes_need_the_secret_and_come_from_no_other_site() {
         (&format!("{header}Origin: http://attacker.example\r\n"), body, "HTTP/1.1 403"),
         (&header, r#"{"level":"debug","fro":"1m"}"#, "HTTP/1.1 422"),
         (&header, "{", "HTTP/1.1 400"),
+        (&header, r#"{"level":"debug","for":"0s"}"#, "HTTP/1.1 400"),
+        (&header, r#"{"level":"debug","for":"366d"}"#, "HTTP/1.1 400"),
         (&header, r#"{"level":"debug","for":"soon"}"#, "HTTP/1.1 422"),
     ] {
         let answer = agent.post(path, headers, body);

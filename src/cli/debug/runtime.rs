@@ -12,13 +12,16 @@ use crate::cli::output::{Outcome, Usage, message, print};
 use crate::runtime::Config;
 use tapio_core::{durations, sizes};
 
+/// The longest time for which a change is in force.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
 #[derive(clap::Args)]
 pub(super) struct LevelArgs {
     /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,tapio::bridge=debug`
     #[arg(value_name = "LEVEL", required_unless_present = "reset")]
     level: Option<String>,
     /// For how long, such as 10m; then the configured level is in force again
-    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = limited)]
     time: Option<Duration>,
     /// Put the configured level in force again
     #[arg(long, conflicts_with_all = ["level", "time"])]
@@ -30,7 +33,7 @@ pub(super) struct LevelArgs {
 #[derive(clap::Args)]
 pub(super) struct RecordArgs {
     /// For how long, such as 30m; without it, until --off or a restart
-    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = limited)]
     time: Option<Duration>,
     /// The time for which events are kept; by default debug.recorder.keep
     #[arg(long, value_name = "TIME", value_parser = duration)]
@@ -55,6 +58,21 @@ fn text_of(time: Option<Duration>) -> Option<String> {
     time.map(durations::text)
 }
 
+/// For how long a change is in force: as it was asked for, else as the agent answers.
+fn in_force_for(asked: Option<Duration>, answer: &Json) -> Option<String> {
+    let left = || answer["seconds_left"].as_u64().map(Duration::from_secs);
+    asked.or_else(left).map(durations::text)
+}
+
+/// Parses the time for which a change is in force.
+fn limited(text: &str) -> Result<Duration, String> {
+    let time = duration(text).map_err(|e| e.to_string())?;
+    match time.is_zero() || time > LONGEST {
+        true => Err("must be greater than zero, and at most 365d".into()),
+        false => Ok(time),
+    }
+}
+
 pub(super) fn log_level(args: &LevelArgs) -> Outcome {
     let client = args.agent.client(&args.agent.config()?)?;
     let body = match &args.level {
@@ -64,11 +82,9 @@ pub(super) fn log_level(args: &LevelArgs) -> Outcome {
     let answer = client.post("/debug/log-level", &body)?;
     let log = &answer["log"];
     let level = log["level"].as_str().unwrap_or_default();
-    print(&match log["seconds_left"].as_u64() {
-        Some(seconds) => {
-            let left = durations::text(Duration::from_secs(seconds));
-            format!("log level: {level}, for {left}; then {}", log["configured"])
-        }
+    let configured = log["configured"].as_str().unwrap_or_default();
+    print(&match in_force_for(args.time, log) {
+        Some(time) => format!("log level: {level}, for {time}; then {configured}"),
         None => format!("log level: {level}"),
     })?;
     Ok(ExitCode::SUCCESS)
@@ -95,9 +111,8 @@ pub(super) fn record(args: &RecordArgs) -> Outcome {
     print(&match recorder["on"].as_bool() {
         Some(true) => format!(
             "flight recorder: on{}; keeps {} and at most {}; {} events",
-            recorder["seconds_left"]
-                .as_u64()
-                .map(|s| format!(" for {}", durations::text(Duration::from_secs(s))))
+            in_force_for(args.time, recorder)
+                .map(|time| format!(" for {time}"))
                 .unwrap_or_default(),
             durations::text(Duration::from_secs(number("keep_seconds"))),
             sizes::rounded(number("limit_bytes")),

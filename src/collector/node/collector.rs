@@ -22,6 +22,9 @@ const MIN_STEP_NS: u64 = 1_000_000;
 /// Interval at which zombies are counted.
 const ZOMBIE_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Shortest interval between samples.
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
+
 /// The section `collectors.node`.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -33,8 +36,10 @@ pub struct Config {
     #[schemars(with = "tapio_core::durations::DurationText")]
     pub interval: Duration,
     /// Stall time, in percent of the interval, from which a cgroup's pressure is emitted.
+    #[schemars(range(min = 0.0, max = 100.0))]
     pub some_percent: f64,
     /// Share of the node's use (0 to 1) from which a cgroup's pressure is emitted.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub usage_share: f64,
     /// Number of zombies from which a process is reported.
     pub zombies: u64,
@@ -60,6 +65,19 @@ impl CollectorConfig for Config {
     /// Drops: a sample is outdated by the time a full ring has room.
     fn on_full(&self) -> OnFull {
         OnFull::Drop
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if !(0.0..=100.0).contains(&self.some_percent) {
+            return Err("some_percent: must be from 0 to 100".into());
+        }
+        if !(0.0..=1.0).contains(&self.usage_share) {
+            return Err("usage_share: must be from 0 to 1".into());
+        }
+        if self.interval < MIN_INTERVAL {
+            return Err(format!("interval: must be at least {MIN_INTERVAL:?}"));
+        }
+        Ok(())
     }
 
     fn factory(&self) -> CollectorFactory {
