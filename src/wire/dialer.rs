@@ -4,10 +4,12 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Uri};
@@ -20,8 +22,10 @@ use tokio_rustls::client::TlsStream;
 use tonic::codegen::Service;
 use tonic::transport::{Channel, Endpoint};
 
+use super::first_answer::FirstAnswer;
 use super::tls::{
-    ClientTls, Reloaded, TlsClientConfig, TlsError, expiry_warning, resolve, secret_text,
+    ClientTls, Reloaded, TlsClientConfig, TlsError, expiry_warning, handshake_error, resolve,
+    secret_text,
 };
 
 /// The prefixes of an endpoint with TLS, and of one of a unix socket.
@@ -100,6 +104,7 @@ fn parse(endpoint: &str) -> Result<(Endpoint, Option<PathBuf>), String> {
 pub struct Dialer {
     tls: Option<ClientTls>,
     token: Option<Arc<Reloaded<HeaderValue>>>,
+    answer_timeout: Option<Duration>,
 }
 
 impl fmt::Debug for Dialer {
@@ -142,7 +147,14 @@ impl Dialer {
             };
             Reloaded::new(vec![path], read).map(Arc::new)
         });
-        Ok(Self { tls, token: token.transpose()? })
+        Ok(Self { tls, token: token.transpose()?, answer_timeout: None })
+    }
+
+    /// Limits the time for the first bytes of a server, which must be those of HTTP/2.
+    #[must_use]
+    pub fn with_answer_timeout(mut self, timeout: Duration) -> Self {
+        self.answer_timeout = Some(timeout);
+        self
     }
 
     /// The header with the token, as the file has it now.
@@ -160,7 +172,8 @@ impl Dialer {
         settings: impl FnOnce(Endpoint) -> Endpoint,
     ) -> Result<AuthorizedChannel, DialError> {
         let (address, path) = parse(endpoint).map_err(DialError::Endpoint)?;
-        let connector = Connector { tls: self.tls.clone(), path };
+        let answer_timeout = self.answer_timeout;
+        let connector = Connector { tls: self.tls.clone(), path, answer_timeout };
         let connected = settings(address).connect_with_connector(connector).await;
         let channel = connected.map_err(|error| DialError::Connect(root_cause(&error)))?;
         Ok(AuthorizedChannel { channel, token: self.token.clone() })
@@ -217,17 +230,19 @@ pub(crate) struct Connector {
     tls: Option<ClientTls>,
     /// Of a unix socket.
     path: Option<PathBuf>,
+    /// The time for the first bytes of an HTTP/2 server.
+    answer_timeout: Option<Duration>,
 }
 
 impl Connector {
     /// Opens connections to a unix socket, or over TCP.
     pub(crate) fn new(tls: Option<ClientTls>, path: Option<PathBuf>) -> Self {
-        Self { tls, path }
+        Self { tls, path, answer_timeout: None }
     }
 
     /// Opens connections over TCP, with TLS to addresses that are `https://`.
     pub(crate) fn tcp(tls: Option<ClientTls>) -> Self {
-        Self { tls, path: None }
+        Self { tls, path: None, answer_timeout: None }
     }
 }
 
@@ -244,17 +259,30 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, uri: Uri) -> Connecting {
         let (tls, path) = (self.tls.clone(), self.path.clone());
+        let answer_timeout = self.answer_timeout;
         Box::pin(async move {
             let stream = match path {
-                Some(path) => ClientStream::Unix(UnixStream::connect(path).await?),
+                Some(path) => Stream::Unix(connect_unix(&path).await?),
                 None => connect_tcp(&uri, tls).await?,
             };
-            Ok(TokioIo::new(stream))
+            let first_answer = answer_timeout.map(FirstAnswer::within);
+            Ok(TokioIo::new(ClientStream { stream, first_answer }))
         })
     }
 }
 
-async fn connect_tcp(uri: &Uri, tls: Option<ClientTls>) -> io::Result<ClientStream> {
+async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    UnixStream::connect(path).await.map_err(|error| {
+        // A file that is no socket refuses connections, too.
+        let is_other = std::fs::metadata(path).is_ok_and(|file| !file.file_type().is_socket());
+        match is_other && error.kind() == io::ErrorKind::ConnectionRefused {
+            true => io::Error::new(error.kind(), "it is no socket"),
+            false => error,
+        }
+    })
+}
+
+async fn connect_tcp(uri: &Uri, tls: Option<ClientTls>) -> io::Result<Stream> {
     let invalid = |cause: &str| io::Error::new(io::ErrorKind::InvalidInput, cause);
     let host = uri.host().ok_or_else(|| invalid("no host"))?;
     let has_tls = uri.scheme_str() == Some("https");
@@ -263,16 +291,22 @@ async fn connect_tcp(uri: &Uri, tls: Option<ClientTls>) -> io::Result<ClientStre
     let stream = TcpStream::connect((plain_host, port)).await?;
     stream.set_nodelay(true)?;
     if !has_tls {
-        return Ok(ClientStream::Tcp(stream));
+        return Ok(Stream::Tcp(stream));
     }
     let tls = tls.ok_or_else(|| invalid("TLS isn't configured"))?;
     let name = tls.server_name(host).ok_or_else(|| invalid("the host is no name for TLS"))?;
-    let stream = TlsConnector::from(tls.look()).connect(name, stream).await?;
-    Ok(ClientStream::Tls(Box::new(stream)))
+    let connected = TlsConnector::from(tls.look()).connect(name, stream).await;
+    Ok(Stream::Tls(Box::new(connected.map_err(handshake_error)?)))
 }
 
 /// A connection of a client.
-pub(crate) enum ClientStream {
+pub(crate) struct ClientStream {
+    stream: Stream,
+    /// `None`: the server may begin with anything.
+    first_answer: Option<FirstAnswer>,
+}
+
+enum Stream {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
@@ -282,11 +316,20 @@ pub(crate) enum ClientStream {
 macro_rules! stream {
     ($client:expr, $stream:ident => $call:expr) => {
         match $client {
-            ClientStream::Tcp($stream) => $call,
-            ClientStream::Tls($stream) => $call,
-            ClientStream::Unix($stream) => $call,
+            Stream::Tcp($stream) => $call,
+            Stream::Tls($stream) => $call,
+            Stream::Unix($stream) => $call,
         }
     };
+}
+
+impl ClientStream {
+    fn result<T>(&self, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match &self.first_answer {
+            Some(first) => first.result(done),
+            None => done,
+        }
+    }
 }
 
 impl Connection for ClientStream {
@@ -301,7 +344,12 @@ impl AsyncRead for ClientStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        stream!(&mut *self, s => Pin::new(s).poll_read(cx, buffer))
+        let before = buffer.filled().len();
+        let read = stream!(&mut self.stream, s => Pin::new(s).poll_read(cx, buffer));
+        match &mut self.first_answer {
+            Some(first) => first.read(cx, read, buffer, before),
+            None => read,
+        }
     }
 }
 
@@ -311,15 +359,17 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        stream!(&mut *self, s => Pin::new(s).poll_write(cx, bytes))
+        let written = stream!(&mut self.stream, s => Pin::new(s).poll_write(cx, bytes));
+        self.result(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        stream!(&mut *self, s => Pin::new(s).poll_flush(cx))
+        let flushed = stream!(&mut self.stream, s => Pin::new(s).poll_flush(cx));
+        self.result(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        stream!(&mut *self, s => Pin::new(s).poll_shutdown(cx))
+        stream!(&mut self.stream, s => Pin::new(s).poll_shutdown(cx))
     }
 
     fn poll_write_vectored(
@@ -327,11 +377,12 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        stream!(&mut *self, s => Pin::new(s).poll_write_vectored(cx, slices))
+        let written = stream!(&mut self.stream, s => Pin::new(s).poll_write_vectored(cx, slices));
+        self.result(written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        stream!(self, s => s.is_write_vectored())
+        stream!(&self.stream, s => s.is_write_vectored())
     }
 }
 

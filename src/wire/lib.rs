@@ -22,6 +22,7 @@
 //! | `access/` | [`Access`]: who may use a listener, and for what |
 //! | `door/` | [`DoorLayer`]: bounds on what the clients of a listener send |
 //! | `dialer.rs` | [`Dialer`]: connections of gRPC clients |
+//! | `first_answer.rs` | the first bytes of a server: in time, and of HTTP/2 |
 //! | `http_client.rs` | [`HttpClient`]: requests to the admin pages |
 //! | `client.rs` | [`IngestClient`]: client side of the `Ingest` service |
 //! | `secret_file.rs` | [`SecretFile`]: a secret in a file, read again when it changes |
@@ -50,6 +51,7 @@ mod decode;
 mod dialer;
 mod door;
 mod encode;
+mod first_answer;
 mod http_client;
 mod http_post;
 mod incident;

@@ -105,6 +105,27 @@ fn load_and_explain_take_certificates() {
 }
 
 #[test]
+fn commands_name_what_to_use_instead() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path(), "authority");
+    let other = Authority::new(folder.path(), "other");
+    let settings = format!(", tls: {{ {} }}, readers: [reader]", authority.mutual());
+    let server = server(folder.path(), &settings);
+    let endpoint = server.grpc_endpoint().to_owned();
+    let plain = endpoint.replace("https://", "");
+    let error = |arguments: &[&str]| {
+        let output = run(&[&["stories"], arguments].concat());
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        utf8(&output.stderr)
+    };
+    let without_tls = error(&["--server", &plain]);
+    assert!(without_tls.contains(&plain) && without_tls.contains("use https://"), "{without_tls}");
+    let ca = other.ca.display().to_string();
+    let unknown = error(&["--server", &endpoint, "--tls-ca", &ca]);
+    assert!(unknown.contains(&endpoint) && unknown.contains("--tls-ca names"), "{unknown}");
+}
+
+#[test]
 fn wrong_clients_are_refused_and_counted_and_others_go_on() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new(folder.path(), "authority");

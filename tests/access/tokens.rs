@@ -8,6 +8,7 @@ use tapio_wire::ClientAccess;
 
 use super::pki::{Authority, secret};
 use super::sender::{add_silence, assert_problem, batch, config, events_of, http, send, server};
+use super::support::agent::{run, utf8};
 use super::support::eventually::eventually;
 
 /// A client with a token.
@@ -43,6 +44,8 @@ fn token_writes_as_its_node_or_reads() {
     let nobody = ClientAccess::default();
     assert!(send(&endpoint, &nobody, &of("n1")).unwrap_err().contains("needs a client cert"));
     assert!(events_of(&endpoint, &nobody, "n1").is_err());
+    let hint = utf8(&run(&["stories", "--server", &endpoint]).stderr);
+    assert!(hint.contains("or a token (the commands' --token-file, or"), "{hint}");
 
     let page = |header: &str| {
         http(server.http_addr, "/api/v1/stories", &format!("Host: localhost\r\n{header}"))
@@ -73,7 +76,7 @@ fn token_writes_as_its_node_or_reads() {
     let status = server.status();
     assert_eq!((status.ingest.events, status.ingest.batches_denied), (20, 1));
     let refused = status.access.requests_refused;
-    assert_eq!((refused["unauthenticated"], refused["forbidden"]), (4, 5));
+    assert_eq!((refused["unauthenticated"], refused["forbidden"]), (5, 5));
 }
 
 #[test]

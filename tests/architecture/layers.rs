@@ -41,7 +41,16 @@ pub(crate) const PACKAGES: &[Package] = &[
     Package {
         folder: "src/wire/",
         layers: &[
-            &["buffer", "codec", "proto", "reader", "sequence_tracker", "signature", "tls"],
+            &[
+                "buffer",
+                "codec",
+                "first_answer",
+                "proto",
+                "reader",
+                "sequence_tracker",
+                "signature",
+                "tls",
+            ],
             &["access", "agent", "dialer", "proto_vec", "secret_file"],
             &["door", "http_client", "http_post"],
             &["otlp", "otlp_schema", "raw_event", "story"],

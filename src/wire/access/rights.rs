@@ -180,7 +180,9 @@ impl Access {
             },
             None => Denied {
                 refused: Refused::Unauthenticated,
-                cause: "needs a client certificate or `authorization: Bearer TOKEN`".into(),
+                cause: "needs a client certificate or a token (the commands' --token-file, or the \
+                        header Authorization)"
+                    .into(),
             },
         })
     }

@@ -4,7 +4,7 @@
 //! | file | purpose |
 //! | --- | --- |
 //! | `config.rs` | [`TlsServerConfig`], [`TlsClientConfig`]: the sections `tls` |
-//! | `error.rs` | [`TlsError`]: why files can't be used |
+//! | `error.rs` | [`TlsError`]: why files can't be used; why a handshake fails |
 //! | `files.rs` | certificates, keys and tokens on disk, and whether they have changed |
 //! | `names.rs` | the names in a certificate |
 //! | `reloaded.rs` | a value read from files, read again when they change |
@@ -22,6 +22,7 @@ mod server;
 pub use client::ClientTls;
 pub use config::{TlsClientConfig, TlsServerConfig};
 pub use error::TlsError;
+pub(crate) use error::handshake_error;
 pub(crate) use files::{expiry_warning, resolve, secret_text};
 pub(crate) use names::certificate_names;
 pub(crate) use reloaded::{Reloaded, is_due};
