@@ -27,6 +27,8 @@ mod progress;
 mod query_commands;
 #[path = "agent/readiness.rs"]
 mod readiness;
+#[path = "agent/refusals.rs"]
+mod refusals;
 #[path = "agent/rights.rs"]
 mod rights;
 #[path = "agent/secrets.rs"]
@@ -143,6 +145,8 @@ fn invalid_configuration_is_refused_with_line_and_column() {
         ("collectors:\n  netflow: {}\n", "wrong.yaml:2:3: unknown field `netflow`"),
         ("bridge: { batch_bytes: 1 }\n", "bridge.batch_bytes: 1 isn't between"),
         ("admin: [\n", "wrong.yaml:"),
+        ("log: { level: \"inof\" }\n", "wrong.yaml:1:15: log.level: \"inof\" isn't a level"),
+        ("log:\n  level: info,tapio=debgu\n", "wrong.yaml:2:10: log.level: \"debgu\" isn't"),
     ] {
         let file = fixture.file("wrong.yaml", yaml);
         for verb in ["check", "run"] {

@@ -1,6 +1,7 @@
 //! The commands and their dispatch.
 
 use std::ffi::OsString;
+use std::io;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -115,10 +116,14 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => match error.downcast_ref::<clap::Error>() {
-            Some(e) => {
-                let _ = e.print();
-                ExitCode::from(if e.use_stderr() { BAD_USAGE } else { 0 })
-            }
+            Some(e) => match e.print() {
+                _ if e.use_stderr() => ExitCode::from(BAD_USAGE),
+                Err(cause) if cause.kind() != io::ErrorKind::BrokenPipe => {
+                    message(&format!("tapio: can't write to standard output: {cause}"));
+                    ExitCode::FAILURE
+                }
+                _ => ExitCode::SUCCESS,
+            },
             None => {
                 message(&format!("tapio: {error:#}"));
                 ExitCode::from(if error.is::<Usage>() { BAD_USAGE } else { 1 })
@@ -134,14 +139,17 @@ fn parsed<T>(arguments: clap::error::Result<T>) -> anyhow::Result<T> {
 
 /// Runs a command as a plugin of kubectl, with a tunnel to the server if it queries one.
 fn run_plugin(arguments: &[OsString]) -> Outcome {
-    let matches = parsed(KubectlCli::command().try_get_matches_from(arguments))?;
+    let command = || kubectl::queries_only(KubectlCli::command());
+    let matches = parsed(command().try_get_matches_from(arguments))?;
+    kubectl::check_command(&matches)?;
     let cli = parsed(KubectlCli::from_arg_matches(&matches))?;
     if !kubectl::needs_tunnel(&matches) {
         return run_verb(cli.verb);
     }
     let tunnel = cli.at.open()?;
     let arguments = kubectl::with_server(arguments, &tunnel);
-    run_verb(parsed(KubectlCli::try_parse_from(arguments))?.verb)
+    let matches = parsed(command().try_get_matches_from(arguments))?;
+    run_verb(parsed(KubectlCli::from_arg_matches(&matches))?.verb)
 }
 
 fn run_verb(verb: Verb) -> Outcome {
@@ -206,6 +214,28 @@ mod tests {
         };
         assert!(needs(&["agents"]) && needs(&["-n", "monitoring", "stories", "-n", "5"]));
         assert!(!needs(&["agents", "--server", "h:1"]) && !needs(&["rules", "list"]));
+    }
+
+    #[test]
+    fn plugin_has_the_commands_that_query_a_server() {
+        let command = || kubectl::queries_only(KubectlCli::command());
+        command().debug_assert();
+        let all = KubectlCli::command();
+        let names = all.get_subcommands().map(clap::Command::get_name);
+        assert_eq!(names.count(), kubectl::QUERIES.len() + kubectl::LOCAL.len());
+        let help = command().render_help().to_string();
+        for other in ["run", "server", "demo", "demo-fault", "bench", "man", "status", "rules"] {
+            let arguments = ["kubectl-tapio", other, "--any", "thing", "--help"];
+            let matches = command().try_get_matches_from(arguments).unwrap();
+            let error = kubectl::check_command(&matches).unwrap_err().to_string();
+            assert!(error.contains(&format!("tapio {other}")), "{error}");
+            assert!(!help.contains(&format!("\n  {other} ")), "{help}");
+        }
+        for query in ["stories", "tail", "top", "silence", "evidence", "mcp", "completion"] {
+            assert!(help.contains(&format!("\n  {query} ")), "{query}: {help}");
+        }
+        let matches = command().try_get_matches_from(["kubectl-tapio", "agents"]).unwrap();
+        assert!(kubectl::check_command(&matches).is_ok());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use clap::parser::ValueSource;
 use signal_hook::consts::SIGINT;
 use signal_hook::low_level::emulate_default_handler;
 
-use super::output::plain;
+use super::output::{Usage, plain};
 use super::signals::Signals;
 
 /// The name of the program as a plugin, before an extension.
@@ -205,6 +205,71 @@ impl Drop for Tunnel {
     }
 }
 
+/// The commands as a plugin: those that query a server, and their completion.
+pub(super) const QUERIES: [&str; 13] = [
+    "stories",
+    "events",
+    "explain",
+    "annotate",
+    "annotations",
+    "evidence",
+    "silence",
+    "tail",
+    "agents",
+    "mcp",
+    "top",
+    "completion",
+    "complete",
+];
+
+/// The commands that run on this machine.
+pub(super) const LOCAL: [&str; 16] = [
+    "run",
+    "server",
+    "check",
+    "config",
+    "debug",
+    "load",
+    "bench",
+    "replay",
+    "rules",
+    "demo",
+    "demo-fault",
+    "doctor",
+    "notify",
+    "status",
+    "quarantine",
+    "man",
+];
+
+/// The command line without the commands that run on this machine. They are parsed, whatever their
+/// arguments, for [`check_command`].
+pub(super) fn queries_only(mut command: clap::Command) -> clap::Command {
+    for name in LOCAL {
+        command = command.mut_subcommand(name, |_| {
+            let arguments = clap::Arg::new("arguments").num_args(..);
+            let arguments = arguments.allow_hyphen_values(true).trailing_var_arg(true);
+            let other = clap::Command::new(name).hide(true);
+            other.disable_help_flag(true).arg(arguments)
+        });
+    }
+    command
+}
+
+/// Refuses the commands that run on this machine.
+///
+/// # Errors
+/// With the name under which the command is available.
+pub(super) fn check_command(matches: &ArgMatches) -> Result<(), Usage> {
+    match matches.subcommand_name() {
+        Some(name) if !QUERIES.contains(&name) => Err(Usage(format!(
+            "kubectl tapio only queries the server of a cluster: use `tapio {name}`, which runs on \
+             this machine"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Whether the command that was parsed queries a server that it doesn't name.
 pub(super) fn needs_tunnel(matches: &ArgMatches) -> bool {
     let mut matches = matches;
@@ -249,6 +314,11 @@ mod tests {
         for name in ["tapio", "/kubectl-tapio/tapio", "kubectl-tapio-x", ""] {
             assert!(!is_plugin(OsStr::new(name)), "{name}");
         }
+    }
+
+    #[test]
+    fn commands_are_of_the_server_or_of_this_machine() {
+        assert!(LOCAL.iter().all(|name| !QUERIES.contains(name)));
     }
 
     #[test]

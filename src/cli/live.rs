@@ -8,8 +8,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming, TimeoutExpired};
 
+use super::output::{Usage, plain};
 use tapio_core::event::{Story, StoryState};
 use tapio_core::shutdown::Shutdown;
 use tapio_wire::proto::operate_client::OperateClient;
@@ -21,7 +22,13 @@ use tapio_wire::{
 /// Interval of pings on a silent connection, and the longest time for their answer: a server that
 /// is gone without a word is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for the first bytes of a server that has accepted the connection.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for the answer to a request, and for the beginning of a stream.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time for a page.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time before the next attempt to connect.
 const RECONNECT: Duration = Duration::from_millis(250);
 /// Silence after which, once shutdown is requested, the stream counts as complete.
@@ -60,9 +67,11 @@ pub(super) async fn connect_operate(
 
 async fn channel(server: &str, access: &ClientAccess) -> Result<AuthorizedChannel, String> {
     let dialer = Dialer::new(access, [server]).map_err(|e| e.to_string())?;
+    let dialer = dialer.with_answer_timeout(ANSWER_TIMEOUT);
     let settings = |endpoint: tonic::transport::Endpoint| {
         endpoint
             .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
             .keep_alive_while_idle(true)
@@ -78,10 +87,40 @@ pub(super) fn status_text(status: &Status) -> String {
     let mut cause = std::error::Error::source(status);
     let mut text = status.message().to_owned();
     while let Some(error) = cause {
+        if error.is::<TimeoutExpired>() {
+            return format!("no answer within {REQUEST_TIMEOUT:?}");
+        }
         text = error.to_string();
         cause = error.source();
     }
+    // tonic has no kind for an answer whose body isn't gRPC's.
+    if status.code() == Code::Internal && text.contains("invalid compression flag") {
+        return "a web server answers: is this the HTTP port? gRPC's is 7600".to_owned();
+    }
     text
+}
+
+/// The error of a request to a server.
+pub(super) fn failure(server: &str, status: &Status) -> anyhow::Error {
+    refusal(server, status, &[])
+}
+
+/// The error of a request to a server. One in an argument is [`Usage`]; `options`: parameters of
+/// the API, each with the option that sets it.
+pub(super) fn refusal(server: &str, status: &Status, options: &[(&str, &str)]) -> anyhow::Error {
+    let text = plain(&status_text(status));
+    if status.code() != Code::InvalidArgument {
+        // The error of a connection has the address.
+        return match text.contains(server) {
+            true => anyhow::anyhow!(text),
+            false => anyhow::anyhow!("{server}: {text}"),
+        };
+    }
+    let named = text.split_once(": ").and_then(|(parameter, cause)| {
+        let option = options.iter().find(|(name, _)| *name == parameter);
+        option.map(|(_, option)| format!("{option}: {cause}"))
+    });
+    Usage(named.unwrap_or_else(|| format!("{server}: {text}"))).into()
 }
 
 /// Fetches a page of an agent or a server at `host:port` as text.
@@ -91,7 +130,7 @@ pub(super) fn status_text(status: &Status) -> String {
 pub(super) fn http_text(address: &str, path: &str) -> anyhow::Result<String> {
     let failed = |cause: &str| format!("{cause} at {address}");
     let mut stream = TcpStream::connect(address).with_context(|| failed("can't reach an agent"))?;
-    stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
+    stream.set_read_timeout(Some(PAGE_TIMEOUT))?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
     let mut response = String::new();
     let read = stream.take(MAX_BATCH_BYTES as u64).read_to_string(&mut response);

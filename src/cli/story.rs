@@ -82,6 +82,9 @@ pub(crate) fn story_text(story: &Story, style: &Style) -> String {
             line(&mut out, &format!("    {number}. {}", plain(action)));
         }
     }
+    if !story.rule.is_empty() {
+        line(&mut out, &format!("  {}   {}", style.paint("rule", BOLD), plain(&story.rule)));
+    }
     let _ = write!(out, "  {}  {}", style.paint("trace", BOLD), story.trace_id);
     if let Some(before) = story.continues {
         let _ = write!(out, ", continues {before}");

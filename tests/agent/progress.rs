@@ -13,7 +13,7 @@ fn slow_replay() -> String {
 
 /// Runs a command line on a terminal of its own; returns all that the terminal got. `None`: there
 /// is no `script`.
-fn on_terminal(line: &str, variables: &[(&str, &str)]) -> Option<String> {
+pub(super) fn on_terminal(line: &str, variables: &[(&str, &str)]) -> Option<String> {
     let mut script = Command::new("script");
     script.args(["--quiet", "--return", "--command", line, "/dev/null"]);
     script.stdin(Stdio::null()).envs(variables.iter().copied());

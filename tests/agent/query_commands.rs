@@ -440,10 +440,10 @@ fn errors_of_annotations(server: &TestServer, id: &str, silence: &str) {
     for (arguments, code, cause) in [
         (&["annotate", id][..], 2, "required"),
         (&["annotate", id, "--ack", "--unack"], 2, "cannot be used with"),
-        (&["annotate", id, "--note", " "], 1, "text: is empty"),
+        (&["annotate", id, "--note", " "], 2, "--note: is empty"),
         (&["annotate", "abcd", "--ack"], 1, "no story abcd"),
         (&["silence", "remove", silence], 1, "no silence"),
-        (&["silence", "add", "a", "--for", "0"], 1, "for: must be greater than zero"),
+        (&["silence", "add", "a", "--for", "0"], 2, "--for: must be greater than zero"),
         (&["silence", "add", "a", "--for", "1h", "--key", "x"], 2, "expected NAME=VALUE"),
         (&["annotations", "--action", "gone"], 2, "invalid value"),
         (&["annotations", "--since", "1h", "--until", "2h"], 2, "--until is not after --since"),

@@ -185,7 +185,8 @@ fn real_kubectl_takes_the_arguments() {
 #[test]
 fn plugin_needs_no_tunnel_for_commands_without_a_server() {
     let plugin = Plugin::new(Some("exit 1"));
-    assert!(plugin.run(&["rules", "list"]).status.success());
+    assert!(plugin.run(&["completion", "bash"]).status.success());
+    assert_eq!(plugin.run(&["rules", "list"]).status.code(), Some(2));
     assert!(!plugin.file("arguments").exists());
     let help = utf8(&plugin.run(&["--help"]).stdout);
     assert!(help.contains("kubectl tapio") && help.contains("--namespace"), "{help}");

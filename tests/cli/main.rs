@@ -5,6 +5,7 @@
 mod bad_input;
 mod check;
 mod config;
+mod connections;
 mod explain;
 mod otlp_lines;
 mod rules_check;

@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 use super::super::connection::ServerArgs;
 use super::super::live;
 use super::super::output::{
-    Cell, Column, Format, Outcome, OutputArgs, Printer, Style, Table, YELLOW, plain,
+    Cell, Column, Format, Outcome, OutputArgs, Printer, Style, Table, YELLOW,
 };
 use super::sections::{CollectorRow, account, collectors, problems, text_line, title_line};
 use super::text::{age, bytes, delay, lost, number, text};
@@ -93,7 +93,7 @@ async fn fetch(server: &str, access: &ClientAccess, node: &str) -> anyhow::Resul
         Code::Unimplemented => {
             anyhow::anyhow!("the server at {server} is too old to list agents")
         }
-        _ => anyhow::anyhow!("{server}: {}", plain(status.message())),
+        _ => live::failure(server, &status),
     })
 }
 
@@ -128,13 +128,13 @@ pub(crate) async fn node_names(server: &str, access: &ClientAccess) -> anyhow::R
 
 fn print_list(args: &Args, agents: &[Json]) -> anyhow::Result<()> {
     let mut printer = Printer::list(&args.output);
+    let is_wide = args.output.output == Format::Wide;
+    let mut table = Table::new(if is_wide { WIDE_COLUMNS } else { COLUMNS });
     if args.output.output.is_data() {
         for agent in agents {
             printer.item(agent)?;
         }
     } else {
-        let is_wide = args.output.output == Format::Wide;
-        let mut table = Table::new(if is_wide { WIDE_COLUMNS } else { COLUMNS });
         let now_ns = clock::wall_ns();
         for agent in agents {
             table.row(match is_wide {
@@ -144,7 +144,7 @@ fn print_list(args: &Args, agents: &[Json]) -> anyhow::Result<()> {
         }
         printer.table(&mut table)?;
     }
-    Ok(printer.finish()?)
+    Ok(printer.finish_table(&table, "no agent has connected to this server")?)
 }
 
 /// The state of an agent, as the server sees it.

@@ -51,7 +51,7 @@ pub(super) fn from_server(at: &ServerArgs, times: MarkedIn) -> anyhow::Result<Ve
             ..Default::default()
         };
         let mut marks = Vec::new();
-        for_each_annotation(&mut client, request, |entry| {
+        for_each_annotation(&mut client, &at.server, request, |entry| {
             marks.extend(mark_of(entry));
             Ok(())
         })
@@ -59,7 +59,7 @@ pub(super) fn from_server(at: &ServerArgs, times: MarkedIn) -> anyhow::Result<Ve
         let progress = Progress::of_items("reading", "stories", Some(marks.len() as u64));
         let mut marked = Vec::new();
         for (id, mark) in marks {
-            marked.push((mark, story(&mut client, id).await?));
+            marked.push((mark, story(&mut client, &at.server, id).await?));
             progress.add(1);
         }
         Ok(marked)
@@ -78,12 +78,13 @@ fn mark_of(entry: proto::AnnotationEntry) -> Option<(TraceId, Mark)> {
 
 async fn story(
     client: &mut QueryClient<AuthorizedChannel>,
+    server: &str,
     id: TraceId,
 ) -> anyhow::Result<Option<Story>> {
     let request =
         proto::ListStoriesRequest { limit: 1, id_prefix: id.to_string(), ..Default::default() };
     let response = client.list_stories(request).await;
-    let response = response.map_err(|e| anyhow::anyhow!(live::status_text(&e)))?;
+    let response = response.map_err(|status| live::failure(server, &status))?;
     let found = response.into_inner().stories.into_iter().next();
     Ok(found.and_then(Annotated::from_proto).map(|found| found.linked.story))
 }

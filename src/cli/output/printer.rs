@@ -2,13 +2,14 @@
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::process::Child;
 use std::rc::Rc;
 
 use serde_json::Value as Json;
 
 use super::args::{Format, OutputArgs};
+use super::outcome::message;
 use super::pager;
 use super::stdout::OutputError;
 use super::style::{Style, is_control};
@@ -189,6 +190,20 @@ impl Printer {
             _ => {}
         }
         Ok(self.sink.close()?)
+    }
+
+    /// Ends a list of text. On a terminal, a list without rows is reported on standard error:
+    /// `empty` is what to say.
+    ///
+    /// # Errors
+    /// When standard output is closed.
+    pub(crate) fn finish_table(self, table: &Table, empty: &str) -> Result<(), OutputError> {
+        let is_reported = !self.format.is_data() && table.is_empty() && io::stdout().is_terminal();
+        self.finish()?;
+        if is_reported {
+            message(&format!("tapio: {empty}"));
+        }
+        Ok(())
     }
 
     fn flush_stream(&mut self) -> Result<(), OutputError> {

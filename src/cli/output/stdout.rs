@@ -6,7 +6,7 @@ use super::progress;
 
 /// An error of standard output, or of the pager behind it.
 #[derive(Debug, thiserror::Error)]
-#[error("can't write to standard output: {0}")]
+#[error("can't write to standard output")]
 pub(crate) struct OutputError(#[from] pub(super) io::Error);
 
 /// Prints a line of data to standard output.

@@ -73,8 +73,13 @@ impl Table {
         self.rows.push(cells);
     }
 
+    /// Whether it has had no row.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty() && !self.has_header
+    }
+
     /// Takes the rows out as lines, each with a line feed, below a header the first time.
-    pub(super) fn render(&mut self, format: Format, style: &Style) -> String {
+    pub(crate) fn render(&mut self, format: Format, style: &Style) -> String {
         let rows = std::mem::take(&mut self.rows);
         if rows.is_empty() {
             return String::new();

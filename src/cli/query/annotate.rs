@@ -45,6 +45,9 @@ pub(crate) struct Args {
     at: ServerArgs,
 }
 
+/// Parameters of the API, and the options that set them.
+const OPTIONS: &[(&str, &str)] = &[("text", "--note"), ("cause", "--wrong-cause"), ("by", "--by")];
+
 /// The operator.
 #[derive(clap::Args, Clone, Debug)]
 pub(super) struct ByArgs {
@@ -92,8 +95,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
                 action: Some(action),
             };
             let response = client.annotate(request).await;
-            annotations =
-                response.map_err(|e| anyhow::anyhow!(live::status_text(&e)))?.into_inner();
+            let refusal = |status| live::refusal(&args.at.server, &status, OPTIONS);
+            annotations = response.map_err(refusal)?.into_inner();
         }
         anyhow::Ok(annotations)
     })?;

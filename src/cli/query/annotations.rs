@@ -103,12 +103,13 @@ const ID_DIGITS: usize = 12;
 /// Those of the server and of `each`.
 pub(crate) async fn for_each_annotation(
     client: &mut QueryClient<AuthorizedChannel>,
+    server: &str,
     mut request: proto::ListAnnotationsRequest,
     mut each: impl FnMut(proto::AnnotationEntry) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     loop {
         let response = client.list_annotations(request.clone()).await;
-        let page = response.map_err(|e| anyhow::anyhow!(live::status_text(&e)))?.into_inner();
+        let page = response.map_err(|status| live::failure(server, &status))?.into_inner();
         page.entries.into_iter().try_for_each(&mut each)?;
         if page.next_page_token.is_empty() {
             return Ok(());
@@ -143,7 +144,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     live::runtime()?.block_on(async {
         let client = live::connect(&args.at.server, &access).await;
         let mut client = client.map_err(anyhow::Error::msg)?;
-        for_each_annotation(&mut client, request, |entry| {
+        for_each_annotation(&mut client, &args.at.server, request, |entry| {
             if printer.format.is_data() {
                 printer.item(&annotation_entry_json(&entry))?;
             } else {
@@ -154,7 +155,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         .await
     })?;
     printer.table(&mut table)?;
-    printer.finish()?;
+    printer.finish_table(&table, "no annotations match")?;
     Ok(ExitCode::SUCCESS)
 }
 

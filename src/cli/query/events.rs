@@ -7,7 +7,7 @@ use prost::Message as _;
 use serde_json::Value as Json;
 use tonic::Status;
 
-use super::filter::{FilterArgs, Filters, Range, RangeArgs};
+use super::filter::{FilterArgs, Filters, OPTIONS, Range, RangeArgs};
 use super::pages::{Listing, Page, for_each};
 use super::stream;
 use crate::cli::connection::ServerArgs;
@@ -54,6 +54,7 @@ const WIDE_COLUMNS: &[Column] = &[
 
 /// The events of a server.
 struct Events {
+    server: String,
     client: QueryClient<AuthorizedChannel>,
     request: proto::ListEventsRequest,
 }
@@ -95,6 +96,10 @@ impl Listing for Events {
             position: response.position,
         })
     }
+
+    fn failure(&self, status: &Status) -> anyhow::Error {
+        live::refusal(&self.server, status, OPTIONS)
+    }
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
@@ -107,7 +112,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let range = args.range.range(&view.printer.style.now())?;
     live::runtime()?.block_on(async {
         let client = live::connect(&args.at.server, &access).await.map_err(anyhow::Error::msg)?;
-        let mut events = Events { client, request: request(filters.clone(), &range) };
+        let (server, request) = (args.at.server.clone(), request(filters.clone(), &range));
+        let mut events = Events { server, client, request };
         let is_reverse = args.range.reverse;
         let fetched =
             for_each(&mut events, &range, is_reverse, |batch| view.print(&batch, is_reverse))
@@ -125,7 +131,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
             .await?;
         }
         // A pager has the screen until it ends.
-        view.printer.finish()?;
+        view.printer.finish_table(&view.table, "no events match")?;
         fetched.report("events", &range, &style);
         anyhow::Ok(())
     })?;

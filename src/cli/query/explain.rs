@@ -8,12 +8,13 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use super::annotated::Annotated;
+use super::explain_markdown::print_explanation;
+use super::terms::terms_by_weight;
 use crate::cli::connection::ServerArgs;
 use crate::cli::live;
-use crate::cli::output::{Outcome, OutputArgs, Printer, Usage, message};
-use crate::cli::output::{Style, plain};
+use crate::cli::output::{Format, Outcome, OutputArgs, Printer, Style, Usage, message, plain};
 use crate::cli::story;
-use tapio_core::event::{Candidate, Link, LinkedStory, Story, StoryPart, Term, linked_among};
+use tapio_core::event::{Candidate, Link, LinkedStory, Story, StoryPart, linked_among};
 use tapio_wire::proto;
 
 /// Longest line of a file of stories.
@@ -40,26 +41,26 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Outcome {
     let id = story_id(&args.story)?;
-    let (linked, json) = match &args.from {
+    let found = match &args.from {
         Some(file) => {
             let found = from_file(file, &id)?;
             let linked = latest_revision(found, &id, &file.display().to_string())?;
-            let json = linked.json();
-            (linked, json)
+            Annotated { linked, annotations: None, silence: None }
         }
-        None => {
-            let found = story_of_server(&args.at, &id)?;
-            let json = found.json();
-            (found.linked, json)
-        }
+        None => story_of_server(&args.at, &id)?,
     };
     let mut printer = Printer::list(&args.output);
-    if printer.format.is_data() {
-        printer.single(&json)?;
-    } else {
-        let text = explanation(&linked, &printer.style);
-        printer.line(&text)?;
-        printer.finish()?;
+    match printer.format {
+        format if format.is_data() => printer.single(&found.json())?,
+        Format::Markdown => {
+            print_explanation(&mut printer, &found)?;
+            printer.finish()?;
+        }
+        _ => {
+            let text = explanation(&found.linked, &printer.style);
+            printer.line(&text)?;
+            printer.finish()?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -147,8 +148,7 @@ fn from_server(server: &ServerArgs, id: &str) -> anyhow::Result<Vec<Annotated>> 
         let mut client = connected.map_err(anyhow::Error::msg)?;
         let request = proto::ListStoriesRequest { id_prefix: id.into(), ..Default::default() };
         let response = client.list_stories(request).await;
-        let response = response
-            .map_err(|e| anyhow::anyhow!("{}: {}", server.server, live::status_text(&e)))?;
+        let response = response.map_err(|status| live::failure(&server.server, &status))?;
         Ok(response.into_inner().stories.into_iter().filter_map(Annotated::from_proto).collect())
     })
 }
@@ -216,8 +216,7 @@ fn append_candidate(
         format!(", {} times as likely as the next", times((candidate.score - n.score).exp()))
     });
     let _ = write!(out, "\n    {rank}. {cause}  {:+.2}{odds}", candidate.score);
-    let mut terms: Vec<&Term> = candidate.terms.iter().collect();
-    terms.sort_by(|a, b| b.weight.abs().total_cmp(&a.weight.abs()));
+    let terms = terms_by_weight(candidate);
     let width = terms.iter().map(|t| t.name.chars().count()).max().unwrap_or(0);
     for term in terms {
         let _ = write!(
@@ -237,7 +236,7 @@ fn times(odds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tapio_core::event::{Severity, StoryState, TraceId};
+    use tapio_core::event::{Severity, StoryState, Term, TraceId};
 
     fn candidate(cause: &str, score: f64) -> Candidate {
         let terms = vec![

@@ -24,6 +24,21 @@ const UNIT_TYPES: [&str; 11] = [
 /// Items that are listed where no number is given.
 const DEFAULT_LAST: usize = 100;
 
+/// Parameters of the API, and the options that set them.
+pub(super) const OPTIONS: &[(&str, &str)] = &[
+    ("node", "--node"),
+    ("pattern", "--pattern"),
+    ("severity", "--severity"),
+    ("state", "--state"),
+    ("trace_id", "--trace-id"),
+    ("kind", "--kind"),
+    ("entity", "--entity"),
+    ("entities", "--entity"),
+    ("text", "--grep"),
+    ("since", "--since"),
+    ("until", "--until"),
+];
+
 /// Selects stories and events; an item must match all of them.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(crate) struct FilterArgs {
@@ -43,7 +58,13 @@ pub(crate) struct FilterArgs {
     #[arg(long, value_name = "NAME")]
     pattern: Option<String>,
     /// At least this severity: a name such as `warn`, or a number from 0 to 24
-    #[arg(short = 'p', long, value_name = "SEVERITY", value_parser = severity)]
+    #[arg(
+        short = 'p',
+        long,
+        value_name = "SEVERITY",
+        value_parser = severity,
+        allow_negative_numbers = true
+    )]
     severity: Option<Severity>,
     /// Only stories in this state
     #[arg(long, value_name = "STATE", value_parser = ["open", "closed", "retracted"])]
@@ -75,7 +96,13 @@ pub(crate) struct RangeArgs {
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, conflicts_with = "follow")]
     until: Option<String>,
     /// The last N, or `all`; by default 100
-    #[arg(short = 'n', long, value_name = "N", value_parser = last)]
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "N",
+        value_parser = last,
+        allow_negative_numbers = true
+    )]
     last: Option<Last>,
     /// Go on with what is stored from then on
     #[arg(short, long)]
@@ -107,8 +134,8 @@ fn severity(text: &str) -> Result<Severity, String> {
 
 fn entity(text: &str) -> Result<String, String> {
     match text.split_once('=') {
-        Some((key, _)) if !key.is_empty() => Ok(text.to_owned()),
-        _ => Err("expected KEY=VALUE, such as k8s.pod.name=web-1".into()),
+        Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok(text.to_owned()),
+        _ => Err("expected KEY=VALUE, neither of them empty, such as k8s.pod.name=web-1".into()),
     }
 }
 

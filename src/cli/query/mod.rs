@@ -15,6 +15,8 @@
 //! | `annotations.rs` | `tapio annotations` |
 //! | `silence.rs` | `tapio silence` |
 //! | `explain.rs` | `tapio explain` |
+//! | `explain_markdown.rs` | its Markdown |
+//! | `terms.rs` | the terms of a candidate's score |
 //! | `tail.rs` | `tapio tail` |
 
 pub(super) mod annotate;
@@ -22,6 +24,7 @@ pub(super) mod annotated;
 pub(super) mod annotations;
 pub(super) mod events;
 pub(super) mod explain;
+mod explain_markdown;
 mod filter;
 mod pages;
 pub(super) mod silence;
@@ -29,5 +32,6 @@ pub(super) mod state;
 pub(super) mod stories;
 mod stream;
 pub(super) mod tail;
+mod terms;
 mod time;
 pub(super) mod view;

@@ -8,7 +8,6 @@ use anyhow::Context as _;
 use tonic::Status;
 
 use super::filter::Range;
-use crate::cli::live::status_text;
 use crate::cli::output::{Progress, Style, message};
 
 /// Items of a page.
@@ -41,6 +40,9 @@ pub(super) trait Listing {
     /// # Errors
     /// Those of the server.
     async fn page(&mut self, limit: usize, page_token: String) -> Result<Page<Self::Item>, Status>;
+
+    /// The error for a status of the server.
+    fn failure(&self, status: &Status) -> anyhow::Error;
 }
 
 /// The end of a list that was fetched.
@@ -66,7 +68,8 @@ pub(super) async fn fetch<L: Listing>(
     loop {
         // For the position alone, as for any item: one is the least that can be requested.
         let limit = left.clamp(1, PAGE_ITEMS);
-        let page = list.page(limit, token).await.map_err(|e| anyhow::anyhow!(status_text(&e)))?;
+        let page = list.page(limit, token).await;
+        let page = page.map_err(|status| list.failure(&status))?;
         let position = position.get_or_insert(page.position).clone();
         let fetched = |has_more| Fetched {
             position: position.clone(),

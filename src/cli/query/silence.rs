@@ -4,13 +4,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Subcommand;
+use tonic::Code;
 
 use super::annotate::ByArgs;
 use crate::cli::arguments::duration;
 use crate::cli::connection::ServerArgs;
 use crate::cli::live;
-use crate::cli::output::{Cell, Column, Outcome, OutputArgs, Printer, Style, Table};
-use tapio_wire::{proto, silence_json};
+use crate::cli::output::{
+    Cell, Column, Outcome, OutputArgs, Printer, Style, Table, Usage, message, plain,
+};
+use tapio_wire::{ClientAccess, proto, silence_json};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -36,7 +39,7 @@ enum Verb {
 #[derive(clap::Args)]
 struct Add {
     /// The rule
-    #[arg(value_name = "RULE")]
+    #[arg(value_name = "RULE", value_parser = rule_name)]
     rule: String,
     /// How long: `30m`, `2h`, `7d`; at most a year
     #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
@@ -85,8 +88,19 @@ const COLUMNS: &[Column] = &[
 
 fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
-        _ => Err("expected NAME=VALUE, such as host.name=n1".into()),
+        Some((name, value)) if !name.is_empty() && !value.is_empty() => {
+            Ok((name.into(), value.into()))
+        }
+        _ => Err("expected NAME=VALUE, neither of them empty, such as host.name=n1".into()),
+    }
+}
+
+/// A name that a rule can have.
+fn rule_name(text: &str) -> Result<String, String> {
+    let is_name = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '-');
+    match !text.is_empty() && text.chars().all(is_name) {
+        true => Ok(text.to_owned()),
+        false => Err("no rule has this name: expected a-z, 0-9 and -, such as oom-kill".into()),
     }
 }
 
@@ -98,9 +112,19 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
 }
 
-/// The message of a server's error.
-fn refused(status: &tonic::Status) -> anyhow::Error {
-    anyhow::anyhow!(live::status_text(status))
+/// Parameters of the API, and the arguments that set them.
+const OPTIONS: &[(&str, &str)] = &[
+    ("rule", "RULE"),
+    ("key", "--key"),
+    ("for", "--for"),
+    ("reason", "--reason"),
+    ("by", "--by"),
+    ("id", "ID"),
+];
+
+/// The error for a status of the server.
+fn refused(at: &ServerArgs, status: &tonic::Status) -> anyhow::Error {
+    live::refusal(&at.server, status, OPTIONS)
 }
 
 fn add(args: &Add) -> Outcome {
@@ -114,11 +138,41 @@ fn add(args: &Add) -> Outcome {
         by: args.by.name(),
     };
     let silence = live::runtime()?.block_on(async {
+        check_rule(&args.rule, &rules(&args.at, &access).await?)?;
         let client = live::connect_operate(&args.at.server, &access).await;
         let mut client = client.map_err(anyhow::Error::msg)?;
-        client.add_silence(request).await.map_err(|status| refused(&status))
+        client.add_silence(request).await.map_err(|status| refused(&args.at, &status))
     })?;
     print(&args.output, &[silence.into_inner()], true)
+}
+
+/// The rules that a server has, or has stories of; none of one that doesn't list them, or that
+/// doesn't let this caller read.
+async fn rules(at: &ServerArgs, access: &ClientAccess) -> anyhow::Result<Vec<proto::Rule>> {
+    let client = live::connect(&at.server, access).await;
+    let mut client = client.map_err(anyhow::Error::msg)?;
+    match client.list_rules(proto::ListRulesRequest {}).await {
+        Ok(response) => Ok(response.into_inner().rules),
+        Err(status) => match status.code() {
+            Code::Unimplemented | Code::PermissionDenied => Ok(Vec::new()),
+            _ => Err(refused(at, &status)),
+        },
+    }
+}
+
+/// Refuses a pattern in place of a rule, and warns of a rule that the server has no story of.
+fn check_rule(rule: &str, known: &[proto::Rule]) -> Result<(), Usage> {
+    if known.is_empty() || known.iter().any(|one| one.name == rule) {
+        return Ok(());
+    }
+    let of_pattern = known.iter().filter(|one| one.pattern == rule);
+    let names: Vec<String> = of_pattern.map(|one| plain(&one.name)).collect();
+    if names.is_empty() {
+        message(&format!("tapio: no rule {rule} is known to the server yet"));
+        return Ok(());
+    }
+    let names = names.join(", ");
+    Err(Usage(format!("{rule} is a pattern, and silences are by rule: {names}")))
 }
 
 fn list(args: &List) -> Outcome {
@@ -127,7 +181,7 @@ fn list(args: &List) -> Outcome {
         let client = live::connect(&args.at.server, &access).await;
         let mut client = client.map_err(anyhow::Error::msg)?;
         let response = client.list_silences(proto::ListSilencesRequest {}).await;
-        response.map_err(|status| refused(&status))
+        response.map_err(|status| refused(&args.at, &status))
     })?;
     print(&args.output, &response.into_inner().silences, false)
 }
@@ -138,7 +192,7 @@ fn remove(args: &Remove) -> Outcome {
     live::runtime()?.block_on(async {
         let client = live::connect_operate(&args.at.server, &access).await;
         let mut client = client.map_err(anyhow::Error::msg)?;
-        client.remove_silence(request).await.map_err(|status| refused(&status))
+        client.remove_silence(request).await.map_err(|status| refused(&args.at, &status))
     })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -159,7 +213,7 @@ fn print(output: &OutputArgs, silences: &[proto::Silence], is_single: bool) -> O
         }
     }
     printer.table(&mut table)?;
-    printer.finish()?;
+    printer.finish_table(&table, "no silence is in force")?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -173,4 +227,33 @@ fn row(silence: &proto::Silence, style: &Style) -> Vec<Cell> {
         key.collect::<Vec<_>>().join(" ").into(),
         (&silence.reason).into(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pattern_is_refused_with_its_rules() {
+        let rule = |name: &str, pattern: &str| proto::Rule {
+            name: name.into(),
+            pattern: pattern.into(),
+            ..Default::default()
+        };
+        let known = [rule("a-1", "p"), rule("a-2", "p"), rule("b", "b")];
+        for accepted in ["a-1", "b", "new"] {
+            assert!(check_rule(accepted, &known).is_ok(), "{accepted}");
+        }
+        let error = check_rule("p", &known).unwrap_err().to_string();
+        assert_eq!(error, "p is a pattern, and silences are by rule: a-1, a-2");
+        assert!(check_rule("p", &[]).is_ok(), "of a server that lists none");
+    }
+
+    #[test]
+    fn names_that_no_rule_has_are_refused() {
+        assert_eq!(rule_name("oom-kill-2"), Ok("oom-kill-2".into()));
+        for text in ["", "OOM", "a b", "a_b", "a.b", "ä", "a\n"] {
+            assert!(rule_name(text).is_err(), "{text:?}");
+        }
+    }
 }

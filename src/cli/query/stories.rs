@@ -6,7 +6,7 @@ use tonic::Status;
 
 use super::annotated::Annotated;
 use super::explain::{story_id, story_of_server};
-use super::filter::{FilterArgs, Filters, Range, RangeArgs};
+use super::filter::{FilterArgs, Filters, OPTIONS, Range, RangeArgs};
 use super::pages::{Listing, Page, for_each};
 use super::state::state_text;
 use super::{stream, view};
@@ -67,6 +67,7 @@ const ROWS: usize = 500;
 
 /// The stories of a server.
 struct Stories {
+    server: String,
     client: QueryClient<AuthorizedChannel>,
     request: proto::ListStoriesRequest,
     has_lifecycles: bool,
@@ -126,6 +127,10 @@ impl Listing for Stories {
             position: response.position,
         })
     }
+
+    fn failure(&self, status: &Status) -> anyhow::Error {
+        live::refusal(&self.server, status, OPTIONS)
+    }
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
@@ -147,7 +152,8 @@ fn list(args: &Args) -> Outcome {
         let client = live::connect(&args.at.server, &access).await.map_err(anyhow::Error::msg)?;
         let has_lifecycles = selects_lifecycles(&filters);
         let request = request(filters.clone(), &range);
-        let mut stories = Stories { client, request, has_lifecycles };
+        let server = args.at.server.clone();
+        let mut stories = Stories { server, client, request, has_lifecycles };
         let each =
             |story| Annotated::from_proto(story).map_or(Ok(()), |story| printed.print(&story));
         let fetched = for_each(&mut stories, &range, args.range.reverse, each).await?;
@@ -168,7 +174,7 @@ fn list(args: &Args) -> Outcome {
             .await?;
         }
         // A pager has the screen until it ends.
-        printed.printer.finish()?;
+        printed.printer.finish_table(&printed.table, "no stories match")?;
         fetched.report("stories", &range, &style);
         anyhow::Ok(())
     })?;

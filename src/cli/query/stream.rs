@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tonic::{Code, Status, Streaming};
 
+use super::filter::OPTIONS;
 use crate::cli::connection::ServerArgs;
 use crate::cli::live;
 use crate::cli::output::message;
@@ -38,7 +39,7 @@ pub(super) async fn follow(
     let server = &at.server;
     let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
     let mut stream =
-        open(at, &request).await.map_err(|e| anyhow::anyhow!(live::status_text(&e)))?;
+        open(at, &request).await.map_err(|status| live::refusal(server, &status, OPTIONS))?;
     loop {
         let lost = loop {
             match stream.message().await {
@@ -58,7 +59,7 @@ pub(super) async fn follow(
                 }
                 Ok(None) => break "it ended the stream".to_owned(),
                 Err(status) if is_final(&status) => {
-                    anyhow::bail!("{server}: {}", status.message())
+                    return Err(live::refusal(server, &status, OPTIONS));
                 }
                 Err(status) => break live::status_text(&status),
             }
@@ -69,7 +70,7 @@ pub(super) async fn follow(
             match open(at, &request).await {
                 Ok(stream) => break stream,
                 Err(status) if is_final(&status) => {
-                    anyhow::bail!("{server}: {}", status.message())
+                    return Err(live::refusal(server, &status, OPTIONS));
                 }
                 Err(_) => {}
             }

@@ -51,6 +51,7 @@ fn facts(linked: &LinkedStory, style: &Style) -> Vec<(&'static str, String)> {
     let mut facts = vec![
         ("state", state_text(story.state).to_owned()),
         ("pattern", story.pattern.clone()),
+        ("rule", story.rule.clone()),
         ("since", format!("{}, for {lasted}", style.time(story.first_ns))),
         ("events", story.members_total.to_string()),
         ("node", nodes.join(", ")),
@@ -101,7 +102,8 @@ fn head(found: &Annotated, style: &Style) -> String {
     lines.join("\n")
 }
 
-fn head_in_markdown(found: &Annotated, style: &Style) -> String {
+/// The head of a story in Markdown, with an empty line at its end.
+pub(super) fn head_in_markdown(found: &Annotated, style: &Style) -> String {
     let (linked, story) = (&found.linked, &found.linked.story);
     let text = |text: &str| markdown(&plain(text));
     let mut lines =
@@ -156,7 +158,10 @@ pub(crate) fn annotation_lines(annotations: &proto::Annotations, style: &Style) 
 }
 
 /// The members as a table: all of them with `wide`, else the first and the last ones.
-fn members(printer: &mut Printer, story: &Story) -> anyhow::Result<()> {
+///
+/// # Errors
+/// When standard output is closed.
+pub(super) fn members(printer: &mut Printer, story: &Story) -> anyhow::Result<()> {
     let mut table = Table::new(MEMBERS);
     let total = usize::try_from(story.members_total).unwrap_or(usize::MAX);
     let kept = story.members.len();

@@ -12,7 +12,7 @@ use super::state::{Addresses, State, View};
 use super::{input, keys, once};
 use crate::cli::connection::ServerArgs;
 use crate::cli::live;
-use crate::cli::output::{Color, Outcome, OutputArgs, Style, Usage, plain};
+use crate::cli::output::{Color, Outcome, OutputArgs, Style, Usage};
 
 /// Messages and requests that wait at most.
 const WAITING: usize = 64;
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         let (requests, requested) = channel(WAITING);
         let started =
             Feed::start(args.at.clone(), style.clone(), messages.clone(), requested).await;
-        let feed = started.map_err(|e| anyhow::anyhow!(plain(&live::status_text(&e))))?;
+        let feed = started.map_err(|status| live::failure(&args.at.server, &status))?;
         if args.once {
             drop((feed, messages));
             return print_once(args, received, &output).await;

@@ -200,7 +200,9 @@ fn now() -> Instant {
 
 /// Whether a status is that of the connection, and not the server's answer.
 fn is_lost(status: &Status) -> bool {
-    matches!(status.code(), tonic::Code::Unavailable | tonic::Code::Unknown)
+    use tonic::Code;
+    // Cancelled: no answer in time.
+    matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled)
 }
 
 /// Adds the ids of the stories in an item of the stream, without lifecycles.

@@ -122,8 +122,13 @@ impl Filter {
         if !matches!(self.trace_id.len(), 0 | 16) {
             return invalid("trace_id", format!("{} bytes instead of 16", self.trace_id.len()));
         }
-        if let Some(entity) = self.entities.iter().find(|entity| parts(entity).0.is_empty()) {
-            return invalid("entity", format!("{entity:?} isn't key=value"));
+        let is_part_missing = |entity: &&String| {
+            let (key, value) = parts(entity);
+            key.is_empty() || value.is_empty()
+        };
+        if let Some(entity) = self.entities.iter().find(is_part_missing) {
+            let cause = format!("{entity:?} isn't key=value, neither of them empty");
+            return invalid("entity", cause);
         }
         if self.entities.len() > MAX_ENTITIES {
             let number = self.entities.len();
