@@ -57,8 +57,10 @@ fn annotations_survive_a_restart_and_are_part_of_the_story() {
 
     let (code, problem) = json("POST", &note, json!({"text": " "}));
     assert!(code == 400 && problem["detail"].as_str().unwrap().starts_with("text: "), "{problem}");
-    let (code, problem) = json("POST", &note, json!({"texts": "a"}));
-    assert_eq!((code, &problem["parameter"]), (400, &json!("body")));
+    for body in [json!({"texts": "a"}), json!(["a"])] {
+        let (code, problem) = json("POST", &note, body);
+        assert_eq!((code, &problem["parameter"]), (400, &json!("body")));
+    }
     let absent = format!("/api/v1/stories/{}/notes", "ab".repeat(16));
     assert_eq!(json("POST", &absent, json!({"text": "a"})).0, 404);
     assert_eq!(send(web, "POST", &note, "text/plain", &json!({"text": "a"})).0, 415);

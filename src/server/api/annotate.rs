@@ -43,6 +43,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
             return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, cause));
         }
         let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        // Serde takes a list of the fields' values, too.
+        if !text.trim_ascii_start().starts_with(b"{") {
+            return Err(Problem::parameter("body", "isn't a JSON object"));
+        }
         let parsed = serde_json::from_slice(text);
         parsed.map(Self).map_err(|e| Problem::parameter("body", e.to_string()))
     }
