@@ -287,25 +287,13 @@ fn solve(mut matrix: [Evidence; TERMS.len()], mut vector: Evidence) -> Evidence 
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::random::Random;
     use super::*;
-
-    /// SplitMix64: the same stories on every host.
-    struct Random(u64);
-
-    impl Random {
-        fn next(&mut self) -> f64 {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut x = self.0;
-            x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            ((x ^ (x >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-        }
-    }
 
     /// Stories of a world with these weights: of each, one candidate is the cause, with the odds
     /// that its evidence gives it.
     fn world(weights: &Weights, stories: usize, seed: u64) -> Vec<LabelledStory> {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let story = |_| {
             let number = 2 + (random.next() * 5.0) as usize;
             let candidates: Vec<Evidence> =

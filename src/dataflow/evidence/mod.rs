@@ -48,6 +48,8 @@ mod log_template;
 mod message;
 mod pairs;
 mod pending_story;
+#[cfg(test)]
+mod random;
 mod rank;
 mod relation;
 mod second_set;

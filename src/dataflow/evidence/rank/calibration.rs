@@ -16,6 +16,7 @@ use super::super::entity::{Entity, EntityKind};
 use super::super::message::{EvidenceKind, EvidenceMessage, TemplateLift};
 use super::super::pairs::{HomeKind, PairKey, epoch};
 use super::super::pending_story::{ImpactSpec, NamedCause, Observation, PendingStory};
+use super::super::random::Random;
 use super::super::relation::{Edge, Relation};
 use super::super::second_set::second;
 use super::super::store::EvidenceStore;
@@ -26,43 +27,6 @@ const S: u64 = 1_000_000_000;
 const BEGIN_NS: u64 = 1_700_000_000 * S;
 const WITHIN_NS: u64 = 120 * S;
 const KINDS: usize = 8;
-
-/// SplitMix64: the same stories on every host.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.0;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((x ^ (x >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    fn chance(&mut self, probability: f64) -> bool {
-        self.next() < probability
-    }
-
-    fn between(&mut self, low: f64, high: f64) -> f64 {
-        low + (high - low) * self.next()
-    }
-
-    /// An approximately normal deviate: the sum of twelve uniform ones.
-    fn normal(&mut self, mean: f64, deviation: f64) -> f64 {
-        mean + deviation * ((0..12).map(|_| self.next()).sum::<f64>() - 6.0)
-    }
-
-    fn pick(&mut self, shares: &[(f64, Severity)]) -> Severity {
-        let mut at = self.next();
-        for (share, severity) in shares {
-            at -= share;
-            if at < 0.0 {
-                return *severity;
-            }
-        }
-        Severity::ERROR
-    }
-}
 
 #[derive(Clone, Copy, PartialEq)]
 enum Part {
@@ -83,7 +47,7 @@ struct GeneratedStory {
 
 /// Generates one story.
 fn story(seed: u64) -> GeneratedStory {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut store = EvidenceStore::new(Bounds::REPLAY);
     let mut parts = vec![Part::Cause];
     parts.extend((0..2 + (random.next() * 3.0) as usize).map(|_| Part::Effect));
