@@ -30,16 +30,22 @@ pub(super) fn send(
     (code, serde_json::from_str(body).unwrap_or_default())
 }
 
-#[test]
-fn annotations_survive_a_restart_and_are_part_of_the_story() {
-    let dir = tempfile::tempdir().unwrap();
-    let server = start(dir.path(), any_port());
+/// A server with ten events and so many stories of a node.
+fn server_with_stories(dir: &Path, stories: u8) -> ServerHandle {
+    let server = start(dir, any_port());
     let mut node = node(config(server.grpc_addr));
-    for n in 1..=2 {
+    for n in 1..=stories {
         node.writers[0].write_story(&story(n, 0)).unwrap();
     }
     node.writers = node.feed(0..10).join().unwrap();
     assert_cons1(&node.end(), 10, 10);
+    server
+}
+
+#[test]
+fn annotations_survive_a_restart_and_are_part_of_the_story() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server_with_stories(dir.path(), 2);
     let web = server.http_addr;
     let path = format!("/api/v1/stories/{}", "02".repeat(16));
     let json = |method: &str, path: &str, body: Json| {
@@ -133,13 +139,7 @@ fn annotate(runtime: &tokio::runtime::Runtime, channel: Channel) {
 #[test]
 fn grpc_and_http_list_the_same() {
     let dir = tempfile::tempdir().unwrap();
-    let server = start(dir.path(), any_port());
-    let mut node = node(config(server.grpc_addr));
-    for n in 1..=3 {
-        node.writers[0].write_story(&story(n, 0)).unwrap();
-    }
-    node.writers = node.feed(0..10).join().unwrap();
-    assert_cons1(&node.end(), 10, 10);
+    let server = server_with_stories(dir.path(), 3);
     let (runtime, channel) = connect(&server);
     let mut query = proto::query_client::QueryClient::new(channel.clone());
     annotate(&runtime, channel);
@@ -193,13 +193,7 @@ fn grpc_and_http_list_the_same() {
 #[test]
 fn grpc_has_the_other_answers_of_http() {
     let dir = tempfile::tempdir().unwrap();
-    let server = start(dir.path(), any_port());
-    let mut node = node(config(server.grpc_addr));
-    for n in 1..=3 {
-        node.writers[0].write_story(&story(n, 0)).unwrap();
-    }
-    node.writers = node.feed(0..10).join().unwrap();
-    assert_cons1(&node.end(), 10, 10);
+    let server = server_with_stories(dir.path(), 3);
     let json =
         |path: &str| -> Json { serde_json::from_str(&http(server.http_addr, path).1).unwrap() };
     let (runtime, channel) = connect(&server);
