@@ -8,12 +8,13 @@ use serde_json::Value as Json;
 use tonic::Status;
 
 use super::filter::{FilterArgs, Filters, OPTIONS, Range, RangeArgs};
+use super::growing_table::GrowingTable;
 use super::pages::{Listing, Page, for_each};
 use super::stream;
 use crate::cli::connection::ServerArgs;
 use crate::cli::live;
 use crate::cli::output::{
-    Cell, Column, Format, Outcome, OutputArgs, Printer, Table, Usage, message, severity_code,
+    Cell, Column, Format, Outcome, OutputArgs, Usage, message, severity_code,
 };
 use tapio_core::event::Severity;
 use tapio_wire::proto::query_client::QueryClient;
@@ -109,7 +110,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let access = args.at.access()?;
     let filters = args.filter.filters()?;
     let mut view = View::new(&args.output, args.range.follow);
-    let range = args.range.range(&view.printer.style.now())?;
+    let range = args.range.range(&view.list.printer.style.now())?;
     live::runtime()?.block_on(async {
         let client = live::connect(&args.at.server, &access).await.map_err(anyhow::Error::msg)?;
         let (server, request) = (args.at.server.clone(), request(filters.clone(), &range));
@@ -118,41 +119,34 @@ pub(crate) fn run(args: &Args) -> Outcome {
         let fetched =
             for_each(&mut events, &range, is_reverse, |batch| view.print(&batch, is_reverse))
                 .await?;
-        view.flush()?;
-        let style = view.printer.style.clone();
+        view.list.flush()?;
+        let style = view.list.printer.style.clone();
         if args.range.follow {
             fetched.report("events", &range, &style);
             let request =
                 proto::TailRequest { after: fetched.position.clone(), ..filters.tail(true, false) };
             stream::follow(&args.at, request, |batch| {
                 view.print(&batch, false)?;
-                view.flush()
+                view.list.flush()
             })
             .await?;
         }
         // A pager has the screen until it ends.
-        view.printer.finish_table(&view.table, "no events match")?;
+        view.list.finish("no events match")?;
         fetched.report("events", &range, &style);
         anyhow::Ok(())
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Rows that are printed at once: the columns are as wide as these need.
-const ROWS: usize = 500;
-
 /// Prints events.
 struct View {
-    printer: Printer,
-    table: Table,
-    rows: usize,
+    list: GrowingTable,
 }
 
 impl View {
     fn new(args: &OutputArgs, is_stream: bool) -> Self {
-        let printer = if is_stream { Printer::stream(args) } else { Printer::list(args) };
-        let columns = if args.output == Format::Text { COLUMNS } else { WIDE_COLUMNS };
-        Self { printer, table: Table::new(columns), rows: 0 }
+        Self { list: GrowingTable::new(args, is_stream, [COLUMNS, WIDE_COLUMNS]) }
     }
 
     fn print(&mut self, batch: &proto::EventBatch, is_reverse: bool) -> anyhow::Result<()> {
@@ -167,24 +161,14 @@ impl View {
             if *is_story {
                 continue;
             }
-            if self.printer.format.is_data() {
-                self.printer.item(event)?;
+            if self.list.printer.format.is_data() {
+                self.list.printer.item(event)?;
                 continue;
             }
             let row = self.row(event, &batch.node);
-            self.table.row(row);
-            self.rows += 1;
-            if self.rows >= ROWS {
-                self.flush()?;
-            }
+            self.list.row(row)?;
         }
         Ok(())
-    }
-
-    /// Prints the rows that were collected.
-    fn flush(&mut self) -> anyhow::Result<()> {
-        self.rows = 0;
-        Ok(self.printer.table(&mut self.table)?)
     }
 
     fn row(&self, event: &Json, node: &str) -> Vec<Cell> {
@@ -199,9 +183,11 @@ impl View {
         let time: Result<Timestamp, _> = text("time").parse();
         let time = time.map_or_else(
             |_| text("time").to_owned(),
-            |time| self.printer.style.time(time.as_nanosecond().try_into().unwrap_or_default()),
+            |time| {
+                self.list.printer.style.time(time.as_nanosecond().try_into().unwrap_or_default())
+            },
         );
-        if self.printer.format == Format::Text {
+        if self.list.printer.format == Format::Text {
             return vec![time.into(), severity, text("kind").into(), content.into()];
         }
         vec![

@@ -6,6 +6,7 @@
 //! | `time.rs` | times as people write them |
 //! | `pages.rs` | lists in pages, oldest first or newest first |
 //! | `stream.rs` | follows what is stored, over lost connections |
+//! | `growing_table.rs` | the table of a list that may go on |
 //! | `events.rs` | `tapio events` |
 //! | `stories.rs` | `tapio stories` |
 //! | `state.rs` | the state of a story |
@@ -26,6 +27,7 @@ pub(super) mod events;
 pub(super) mod explain;
 mod explain_markdown;
 mod filter;
+mod growing_table;
 mod pages;
 pub(super) mod silence;
 pub(super) mod state;

@@ -7,13 +7,14 @@ use tonic::Status;
 use super::annotated::Annotated;
 use super::explain::{story_id, story_of_server};
 use super::filter::{FilterArgs, Filters, OPTIONS, Range, RangeArgs};
+use super::growing_table::GrowingTable;
 use super::pages::{Listing, Page, for_each};
 use super::state::state_text;
 use super::{stream, view};
 use crate::cli::connection::ServerArgs;
 use crate::cli::live;
 use crate::cli::output::{
-    Cell, Column, Format, Outcome, OutputArgs, Printer, Style, Table, Usage, severity_code,
+    Cell, Column, Format, Outcome, OutputArgs, Printer, Style, Usage, severity_code,
 };
 use crate::server::LIFECYCLE;
 use tapio_core::event::{LinkedStory, Story, StoryState};
@@ -62,8 +63,6 @@ const WIDE_COLUMNS: &[Column] = &[
 
 /// Digits of an id in a table that fits the terminal: enough to be unique among all stories.
 const ID_DIGITS: usize = 12;
-/// Rows that are printed at once: the columns are as wide as these need.
-const ROWS: usize = 500;
 
 /// The stories of a server.
 struct Stories {
@@ -147,7 +146,7 @@ fn list(args: &Args) -> Outcome {
     let access = args.at.access()?;
     let filters = args.filter.filters()?;
     let mut printed = Rows::new(&args.output, args.range.follow);
-    let range = args.range.range(&printed.printer.style.now())?;
+    let range = args.range.range(&printed.list.printer.style.now())?;
     live::runtime()?.block_on(async {
         let client = live::connect(&args.at.server, &access).await.map_err(anyhow::Error::msg)?;
         let has_lifecycles = selects_lifecycles(&filters);
@@ -157,8 +156,8 @@ fn list(args: &Args) -> Outcome {
         let each =
             |story| Annotated::from_proto(story).map_or(Ok(()), |story| printed.print(&story));
         let fetched = for_each(&mut stories, &range, args.range.reverse, each).await?;
-        printed.flush()?;
-        let style = printed.printer.style.clone();
+        printed.list.flush()?;
+        let style = printed.list.printer.style.clone();
         if args.range.follow {
             fetched.report("stories", &range, &style);
             let request =
@@ -169,12 +168,12 @@ fn list(args: &Args) -> Outcome {
                 for story in stories.filter(|one| has_lifecycles || !one.story.is_lifecycle()) {
                     printed.print_revision(story, &node)?;
                 }
-                printed.flush()
+                printed.list.flush()
             })
             .await?;
         }
         // A pager has the screen until it ends.
-        printed.printer.finish_table(&printed.table, "no stories match")?;
+        printed.list.finish("no stories match")?;
         fetched.report("stories", &range, &style);
         anyhow::Ok(())
     })?;
@@ -197,21 +196,17 @@ fn one(args: &Args, story: &str) -> Outcome {
 
 /// Prints stories as the rows of a table.
 struct Rows {
-    printer: Printer,
-    table: Table,
-    rows: usize,
+    list: GrowingTable,
 }
 
 impl Rows {
     fn new(args: &OutputArgs, is_stream: bool) -> Self {
-        let printer = if is_stream { Printer::stream(args) } else { Printer::list(args) };
-        let columns = if args.output == Format::Text { COLUMNS } else { WIDE_COLUMNS };
-        Self { printer, table: Table::new(columns), rows: 0 }
+        Self { list: GrowingTable::new(args, is_stream, [COLUMNS, WIDE_COLUMNS]) }
     }
 
     fn print(&mut self, story: &Annotated) -> anyhow::Result<()> {
-        if self.printer.format.is_data() {
-            return Ok(self.printer.item(&story.json())?);
+        if self.list.printer.format.is_data() {
+            return Ok(self.list.printer.item(&story.json())?);
         }
         let linked = &story.linked;
         let nodes: Vec<&str> = linked.parts.iter().map(|part| &*part.node).collect();
@@ -222,30 +217,19 @@ impl Rows {
     /// left out.
     fn print_revision(&mut self, linked: LinkedStory, node: &str) -> anyhow::Result<()> {
         let story = linked.story;
-        match (self.printer.format, story.state) {
-            (format, _) if format.is_data() => Ok(self.printer.item(&story.json())?),
+        match (self.list.printer.format, story.state) {
+            (format, _) if format.is_data() => Ok(self.list.printer.item(&story.json())?),
             (Format::Text, StoryState::Updated) => Ok(()),
             _ => self.row(&story, node),
         }
     }
 
     fn row(&mut self, story: &Story, node: &str) -> anyhow::Result<()> {
-        let cells = match self.printer.format {
-            Format::Text => row(story, &self.printer.style),
-            _ => wide_row(story, node, &self.printer.style),
+        let cells = match self.list.printer.format {
+            Format::Text => row(story, &self.list.printer.style),
+            _ => wide_row(story, node, &self.list.printer.style),
         };
-        self.table.row(cells);
-        self.rows += 1;
-        if self.rows >= ROWS {
-            self.flush()?;
-        }
-        Ok(())
-    }
-
-    /// Prints the rows that were collected.
-    fn flush(&mut self) -> anyhow::Result<()> {
-        self.rows = 0;
-        Ok(self.printer.table(&mut self.table)?)
+        self.list.row(cells)
     }
 }
 
